@@ -1,0 +1,81 @@
+using System.Buffers.Binary;
+
+namespace Curling.Protocol;
+
+/// <summary>What a round held, counted on each side for itself.</summary>
+/// <param name="Frames">Data frames.</param>
+/// <param name="StreamBytes">Bytes of QEMU's migration stream.</param>
+/// <param name="MemoryBytes">Bytes of page content as it travelled.</param>
+/// <param name="MemoryPages">Pages named by runs.</param>
+/// <param name="DeviceBytes">Bytes of device state.</param>
+public readonly record struct RoundCounts(int Frames, long StreamBytes, long MemoryBytes, long MemoryPages, long DeviceBytes)
+{
+    /// <summary>All content bytes.</summary>
+    public long TotalBytes => StreamBytes + MemoryBytes + DeviceBytes;
+
+    /// <summary>The counts after one more data frame.</summary>
+    public RoundCounts Plus(SectionKind section, int contentBytes, long pages) => section switch
+    {
+        SectionKind.Stream => this with { Frames = Frames + 1, StreamBytes = StreamBytes + contentBytes },
+        SectionKind.Memory => this with
+        {
+            Frames = Frames + 1, MemoryBytes = MemoryBytes + contentBytes, MemoryPages = MemoryPages + pages,
+        },
+        _ => this with { Frames = Frames + 1, DeviceBytes = DeviceBytes + contentBytes },
+    };
+}
+
+/// <summary>
+/// The end-of-round marker: 0xFEEDCAFE (4), flags (4; 1 = the last round of a switchover), round (8), data frames (4), pause
+/// in microseconds (4), stream bytes (8), memory bytes (8), memory pages (8), device bytes (8), digest (16).
+/// </summary>
+public readonly record struct RoundEnd(long Round, bool Final, uint PauseMicroseconds, RoundCounts Counts, UInt128 Digest)
+{
+    /// <summary>The marker of the 2013 RFC.</summary>
+    public const uint Marker = 0xFEEDCAFE;
+
+    /// <summary>The size of the payload.</summary>
+    public const int Bytes = 72;
+
+    /// <summary>Writes the payload.</summary>
+    public void Write(Span<byte> payload)
+    {
+        BinaryPrimitives.WriteUInt32LittleEndian(payload, Marker);
+        BinaryPrimitives.WriteUInt32LittleEndian(payload[4..], Final ? 1u : 0u);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[8..], Round);
+        BinaryPrimitives.WriteInt32LittleEndian(payload[16..], Counts.Frames);
+        BinaryPrimitives.WriteUInt32LittleEndian(payload[20..], PauseMicroseconds);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[24..], Counts.StreamBytes);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[32..], Counts.MemoryBytes);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[40..], Counts.MemoryPages);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[48..], Counts.DeviceBytes);
+        BinaryPrimitives.WriteUInt128LittleEndian(payload[56..], Digest);
+    }
+
+    /// <summary>Reads and checks the payload.</summary>
+    /// <exception cref="ProtocolException">The marker or a field has no meaning.</exception>
+    public static RoundEnd Read(ReadOnlySpan<byte> payload)
+    {
+        Payload.Expect(FrameType.RoundEnd, payload, Bytes);
+        uint marker = BinaryPrimitives.ReadUInt32LittleEndian(payload);
+        uint flags = BinaryPrimitives.ReadUInt32LittleEndian(payload[4..]);
+        if (marker != Marker || flags > 1)
+        {
+            throw new ProtocolException(
+                ProtocolError.Malformed, $"an end-of-round marker is 0x{marker:X8} with flags {flags} instead of 0x{Marker:X8}");
+        }
+
+        RoundCounts counts = new(
+            BinaryPrimitives.ReadInt32LittleEndian(payload[16..]),
+            BinaryPrimitives.ReadInt64LittleEndian(payload[24..]),
+            BinaryPrimitives.ReadInt64LittleEndian(payload[32..]),
+            BinaryPrimitives.ReadInt64LittleEndian(payload[40..]),
+            BinaryPrimitives.ReadInt64LittleEndian(payload[48..]));
+        return new RoundEnd(
+            BinaryPrimitives.ReadInt64LittleEndian(payload[8..]),
+            flags == 1,
+            BinaryPrimitives.ReadUInt32LittleEndian(payload[20..]),
+            counts,
+            BinaryPrimitives.ReadUInt128LittleEndian(payload[56..]));
+    }
+}
