@@ -1,0 +1,371 @@
+using Curling.Protocol;
+
+namespace Curling.Replication.Receiver;
+
+/// <summary>
+/// Decides what the receiver does for one guest: which rounds count, when they are committed, when the primary is lost and
+/// the standby takes over. It holds no sockets, clocks or threads: <see cref="Step"/> takes what happened and when, and
+/// fills a list with what to do.
+/// </summary>
+/// <remarks>
+/// Not thread-safe: one caller steps it.
+/// <code>
+/// Waiting → Prefetching → Protected → Promoting → Promoted → Ended
+///    ↑___________|  (lost before a commit)      ↘ Failed
+/// rounds: open → whole → committing → committed, strictly in order, one committing at a time
+/// </code>
+/// A round that is whole is committed before anything else is decided: the sender may have let output go because of it.
+/// </remarks>
+public sealed class ReceiverMachine
+{
+    private readonly ReceiverSettings _settings;
+    private readonly List<ReceiverOutput> _out = [];
+    private readonly Queue<RoundEnd> _whole = new();
+    private ReceiverState _state = ReceiverState.Waiting;
+    private bool _linkUp;
+    private bool _standbyReady;
+    private bool _readySent;
+    private RoundBegin? _open;
+    private long _lastWhole;
+    private long _committing;
+    private bool _committingFinal;
+    private string? _promoteWhenCommitted;
+    private string? _lossReason;
+    private TimeSpan? _reconnectBy;
+
+    /// <summary>Creates a machine that waits for its sender.</summary>
+    public ReceiverMachine(ReceiverSettings settings)
+    {
+        _settings = settings;
+    }
+
+    /// <summary>What a person is told.</summary>
+    public ReceiverState State => _state;
+
+    /// <summary>The round the standby stands at, 0 for none.</summary>
+    public long CommittedRound { get; private set; }
+
+    /// <summary>Whether the primary is lost and the operator has to decide.</summary>
+    public bool IsHeld => _lossReason is not null && _promoteWhenCommitted is null && _state == ReceiverState.Protected;
+
+    /// <summary>Whether nothing more will happen.</summary>
+    public bool IsOver => _state is ReceiverState.Ended or ReceiverState.Failed;
+
+    /// <summary>Takes in one event and returns what to do about it; the list is valid until the next step.</summary>
+    public IReadOnlyList<ReceiverOutput> Step(ReceiverInput input, TimeSpan now)
+    {
+        _out.Clear();
+        if (IsOver)
+        {
+            return _out;
+        }
+
+        switch (input)
+        {
+            case ReceiverInput.Tick tick:
+                OnTick(tick.LastHeard, now);
+                break;
+            case ReceiverInput.LinkUp:
+                _linkUp = true;
+                _readySent = false;
+                _lossReason = null;
+                _reconnectBy = null;
+                break;
+            case ReceiverInput.StandbyReady:
+                _standbyReady = true;
+                break;
+            case ReceiverInput.StandbyFailed failed:
+                OnStandbyFailed(failed.Reason);
+                break;
+            case ReceiverInput.RoundBegan began:
+                OnRoundBegan(began.Begin, now);
+                break;
+            case ReceiverInput.RoundWhole whole:
+                OnRoundWhole(whole.End, now);
+                break;
+            case ReceiverInput.RoundAbandoned abandoned:
+                OnAbandoned(abandoned.Round, now);
+                break;
+            case ReceiverInput.CommitDone done:
+                OnCommitDone(done.Round);
+                break;
+            case ReceiverInput.CommitFailed failed:
+                _committing = 0;
+                _whole.Clear();
+                Fail($"round {failed.Round} could not be committed: {failed.Reason}");
+                break;
+            case ReceiverInput.Damaged damaged when _linkUp:
+                Refuse(damaged.Code, damaged.Reason, now);
+                break;
+            case ReceiverInput.LinkLost lost when _linkUp:
+                LoseLink(lost.Reason);
+                Lost(lost.Reason);
+                break;
+            case ReceiverInput.PeerGoodbye goodbye when _linkUp:
+                OnGoodbye(goodbye);
+                break;
+            case ReceiverInput.PromoteAsked:
+                OnPromoteAsked();
+                break;
+            case ReceiverInput.EndAsked ended:
+                Finish(ReceiverState.Ended, ended.Reason);
+                break;
+            case ReceiverInput.PromotionDone when _state == ReceiverState.Promoting:
+                Become(ReceiverState.Promoted, $"the guest runs here from round {CommittedRound}");
+                if (_linkUp)
+                {
+                    _out.Add(new ReceiverOutput.SendPromoted(CommittedRound));
+                }
+
+                break;
+            case ReceiverInput.PromotionFailed failed when _state == ReceiverState.Promoting:
+                Fail($"the promotion failed: {failed.Reason}");
+                break;
+            case ReceiverInput.GuestEnded ended when _state == ReceiverState.Promoted:
+                Finish(ReceiverState.Ended, ended.Reason);
+                break;
+        }
+
+        Advance();
+        return _out;
+    }
+
+    private void Advance()
+    {
+        if (IsOver || _state is ReceiverState.Promoting or ReceiverState.Promoted)
+        {
+            return;
+        }
+
+        if (_linkUp && _standbyReady && !_readySent)
+        {
+            _readySent = true;
+            _out.Add(new ReceiverOutput.SendReady());
+        }
+
+        if (_committing == 0 && _whole.TryDequeue(out RoundEnd end))
+        {
+            _committing = end.Round;
+            _committingFinal = end.Final;
+            _out.Add(new ReceiverOutput.Commit(end.Round));
+        }
+
+        if (_committing == 0 && _promoteWhenCommitted is { } reason)
+        {
+            _promoteWhenCommitted = null;
+            DiscardOpen(reason);
+            Become(ReceiverState.Promoting, reason);
+            _out.Add(new ReceiverOutput.Promote(CommittedRound, reason));
+        }
+    }
+
+    private void OnTick(TimeSpan lastHeard, TimeSpan now)
+    {
+        if (_linkUp && now - lastHeard > _settings.FailureTimeout && _state < ReceiverState.Promoting)
+        {
+            string reason = $"nothing was heard from the sender for {(now - lastHeard).TotalMilliseconds:F0} ms";
+            LoseLink(reason);
+            _out.Add(new ReceiverOutput.CloseLink());
+            Lost(reason);
+        }
+        else if (!_linkUp && _reconnectBy is { } by && now >= by)
+        {
+            _reconnectBy = null;
+            Lost("the sender did not come back after its connection was refused");
+        }
+    }
+
+    private void OnRoundBegan(RoundBegin begin, TimeSpan now)
+    {
+        if (!_readySent || !_linkUp)
+        {
+            Refuse(RefusalCode.Protocol, $"round {begin.Round} came before the standby was ready", now);
+        }
+        else if (begin.Round <= _lastWhole || (begin.Kind == RoundKind.Incremental && begin.Parent != _lastWhole))
+        {
+            Refuse(RefusalCode.Round, $"round {begin.Round} (parent {begin.Parent}) does not follow round {_lastWhole}", now);
+        }
+        else
+        {
+            _open = begin;
+            if (CommittedRound == 0)
+            {
+                Become(ReceiverState.Prefetching, $"round {begin.Round} is arriving");
+            }
+        }
+    }
+
+    private void OnRoundWhole(RoundEnd end, TimeSpan now)
+    {
+        if (_open is not { } open || open.Round != end.Round || !_linkUp)
+        {
+            Refuse(RefusalCode.Protocol, $"the end of round {end.Round} came without its beginning", now);
+            return;
+        }
+
+        _open = null;
+        _lastWhole = end.Round;
+        _whole.Enqueue(end);
+        _out.Add(new ReceiverOutput.SendComplete(end.Round));
+    }
+
+    private void OnAbandoned(long round, TimeSpan now)
+    {
+        if (_open is not { } open || open.Round != round)
+        {
+            Refuse(RefusalCode.Protocol, $"round {round} was abandoned, but it is not the one that is open", now);
+            return;
+        }
+
+        DiscardOpen("the sender abandoned it");
+    }
+
+    private void OnCommitDone(long round)
+    {
+        if (round != _committing)
+        {
+            return;
+        }
+
+        _committing = 0;
+        CommittedRound = round;
+        Become(ReceiverState.Protected, $"round {round} is committed");
+        if (_linkUp)
+        {
+            _out.Add(new ReceiverOutput.SendCommitted(round));
+        }
+
+        if (_committingFinal)
+        {
+            _promoteWhenCommitted = "switchover: the sender handed the guest over";
+        }
+    }
+
+    private void OnGoodbye(ReceiverInput.PeerGoodbye goodbye)
+    {
+        LoseLink(goodbye.Text);
+        _out.Add(new ReceiverOutput.CloseLink());
+        if (_state >= ReceiverState.Promoting)
+        {
+            return;
+        }
+
+        if (goodbye.Reason == GoodbyeReason.QemuCrashed)
+        {
+            Lost(goodbye.Text.Length > 0 ? $"the primary's QEMU ended: {goodbye.Text}" : "the primary's QEMU ended");
+        }
+        else
+        {
+            Finish(ReceiverState.Ended, goodbye.Text);
+        }
+    }
+
+    private void OnPromoteAsked()
+    {
+        if (_state is ReceiverState.Promoting or ReceiverState.Promoted)
+        {
+            return;
+        }
+
+        if (_linkUp)
+        {
+            LoseLink("the operator promoted the standby");
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the standby was promoted by the receiver's operator"));
+        }
+
+        _promoteWhenCommitted = "asked by the operator";
+    }
+
+    private void OnStandbyFailed(string reason)
+    {
+        _standbyReady = false;
+        if (_state < ReceiverState.Promoting)
+        {
+            Fail($"the standby failed: {reason}");
+        }
+    }
+
+    private void Lost(string reason)
+    {
+        if (_state >= ReceiverState.Promoting)
+        {
+            return;
+        }
+
+        _lossReason = reason;
+        bool something = CommittedRound != 0 || _committing != 0 || _whole.Count > 0;
+        if (!something)
+        {
+            Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
+        }
+        else if (_settings.OnFailure == FailureAction.Promote)
+        {
+            _promoteWhenCommitted = reason;
+        }
+        else
+        {
+            _out.Add(new ReceiverOutput.Held(Math.Max(CommittedRound, _lastWhole), reason));
+        }
+    }
+
+    private void Refuse(RefusalCode code, string reason, TimeSpan now)
+    {
+        // The sender lives: it gets time to come back before its silence counts as a loss.
+        LoseLink(reason);
+        _out.Add(new ReceiverOutput.Refuse(code, reason));
+        _reconnectBy = now + _settings.FailureTimeout;
+        if (CommittedRound == 0 && _state < ReceiverState.Promoting)
+        {
+            Become(ReceiverState.Waiting, reason);
+        }
+    }
+
+    private void LoseLink(string reason)
+    {
+        DiscardOpen(reason);
+        _linkUp = false;
+        _readySent = false;
+    }
+
+    private void DiscardOpen(string reason)
+    {
+        if (_open is { } open)
+        {
+            _open = null;
+            _out.Add(new ReceiverOutput.Discard(open.Round, reason));
+        }
+    }
+
+    private void Fail(string reason)
+    {
+        if (_linkUp)
+        {
+            LoseLink(reason);
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Host, reason));
+        }
+
+        Finish(ReceiverState.Failed, reason);
+    }
+
+    private void Finish(ReceiverState state, string reason)
+    {
+        DiscardOpen(reason);
+        if (_linkUp)
+        {
+            LoseLink(reason);
+            _out.Add(new ReceiverOutput.CloseLink());
+        }
+
+        Become(state, reason);
+        _out.Add(new ReceiverOutput.Release(reason));
+    }
+
+    private void Become(ReceiverState state, string reason)
+    {
+        if (_state != state)
+        {
+            _state = state;
+            _out.Add(new ReceiverOutput.StateChanged(state, reason));
+        }
+    }
+}

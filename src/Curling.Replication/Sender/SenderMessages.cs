@@ -1,0 +1,143 @@
+using Curling.Protocol;
+
+namespace Curling.Replication.Sender;
+
+/// <summary>What the sender's machine is told. Each input is stepped with the time it happened.</summary>
+public abstract record SenderInput
+{
+    private SenderInput()
+    {
+    }
+
+    /// <summary>Time passes.</summary>
+    public sealed record Tick : SenderInput
+    {
+        /// <summary>The only tick there is.</summary>
+        public static readonly Tick Instance = new();
+    }
+
+    /// <summary>The guest runs; protection may begin.</summary>
+    public sealed record GuestStarted : SenderInput;
+
+    /// <summary>The receiver accepted the guest and its standby waits.</summary>
+    public sealed record Ready : SenderInput;
+
+    /// <summary>The connection is gone, or could not be made.</summary>
+    public sealed record LinkLost(string Reason) : SenderInput;
+
+    /// <summary>The receiver said no.</summary>
+    public sealed record Refused(RefusalCode Code, string Reason) : SenderInput;
+
+    /// <summary>The receiver is being stopped by its operator.</summary>
+    public sealed record ReceiverLeft(string Reason) : SenderInput;
+
+    /// <summary>A round was captured whole and stands in the line to the link.</summary>
+    public sealed record Captured(long Round) : SenderInput;
+
+    /// <summary>A round could not be captured; the guest runs.</summary>
+    public sealed record CaptureFailed(long Round, string Reason) : SenderInput;
+
+    /// <summary>The receiver holds the round whole.</summary>
+    public sealed record Completed(long Round) : SenderInput;
+
+    /// <summary>The round is the standby's state.</summary>
+    public sealed record Committed(long Round) : SenderInput;
+
+    /// <summary>The receiver runs the guest, after a switchover.</summary>
+    public sealed record Promoted(long Round) : SenderInput;
+
+    /// <summary>The guest shut itself down.</summary>
+    public sealed record GuestShutdown : SenderInput;
+
+    /// <summary>QEMU ended by itself.</summary>
+    public sealed record QemuCrashed(string Reason) : SenderInput;
+
+    /// <summary>The operator stops the sender.</summary>
+    public sealed record Stop : SenderInput;
+
+    /// <summary>The operator moves the guest to the receiver.</summary>
+    public sealed record Switchover : SenderInput;
+}
+
+/// <summary>What the sender's machine asks for, in order.</summary>
+public abstract record SenderOutput
+{
+    private SenderOutput()
+    {
+    }
+
+    /// <summary>Connect to the receiver and shake hands.</summary>
+    public sealed record Connect : SenderOutput;
+
+    /// <summary>Close the connection, if there is one.</summary>
+    public sealed record CloseLink(string Reason) : SenderOutput;
+
+    /// <summary>Capture a round and send it. With <paramref name="Final"/> the guest stays stopped after the cut.</summary>
+    public sealed record CaptureRound(RoundBegin Begin, bool Final) : SenderOutput;
+
+    /// <summary>Output of the guest up to this round's cut may leave the host.</summary>
+    public sealed record ReleaseOutput(long Round) : SenderOutput;
+
+    /// <summary>Output leaves at once from now on: the guest runs unprotected.</summary>
+    public sealed record ReleaseAllOutput : SenderOutput;
+
+    /// <summary>The state a person sees has changed.</summary>
+    public sealed record StateChanged(SenderState State, string Reason) : SenderOutput;
+
+    /// <summary>The last round of a switchover came to nothing: the guest runs on here.</summary>
+    public sealed record ResumeGuest(string Reason) : SenderOutput;
+
+    /// <summary>Tell the receiver that this is a normal end (or a crash of QEMU).</summary>
+    public sealed record SayGoodbye(GoodbyeReason Reason, string Text) : SenderOutput;
+
+    /// <summary>It is over. The guest's QEMU, if it still lives, is ended.</summary>
+    public sealed record End(SenderEnd How, string Reason) : SenderOutput;
+}
+
+/// <summary>What a person is told about the sender.</summary>
+public enum SenderState
+{
+    /// <summary>The guest starts, or the first connection is being made.</summary>
+    Starting = 1,
+
+    /// <summary>The first round of a connection is on its way.</summary>
+    Base = 2,
+
+    /// <summary>A round was committed on this connection: the standby can take over.</summary>
+    Protected = 3,
+
+    /// <summary>The guest runs without a standby that follows it.</summary>
+    Unprotected = 4,
+
+    /// <summary>Nothing more happens.</summary>
+    Ended = 5,
+}
+
+/// <summary>How protection ended.</summary>
+public enum SenderEnd
+{
+    /// <summary>The guest shut itself down.</summary>
+    GuestShutdown = 1,
+
+    /// <summary>The operator stopped it.</summary>
+    Stopped = 2,
+
+    /// <summary>QEMU crashed; the standby takes over.</summary>
+    QemuCrashed = 3,
+
+    /// <summary>The guest runs on the receiver, as asked.</summary>
+    SwitchedOver = 4,
+
+    /// <summary>A newer generation of the guest runs elsewhere; this one had to stop.</summary>
+    Superseded = 5,
+
+    /// <summary>The receiver refused the guest for good.</summary>
+    Refused = 6,
+}
+
+/// <summary>The settings of a <see cref="SenderMachine"/>.</summary>
+/// <param name="Incremental">Incremental rounds, else full ones.</param>
+/// <param name="MaxRoundsInFlight">Rounds captured and not yet committed, at most.</param>
+/// <param name="FirstRetry">The wait before the first reconnection.</param>
+/// <param name="LastRetry">The longest wait between reconnections.</param>
+public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, TimeSpan FirstRetry, TimeSpan LastRetry);
