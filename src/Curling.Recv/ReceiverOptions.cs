@@ -1,0 +1,25 @@
+using Curling.Hosting.Options;
+using Curling.Replication.Receiver;
+
+namespace Curling.Recv;
+
+/// <summary>What the operator asked of a receiver.</summary>
+/// <param name="Listen">Where to listen.</param>
+/// <param name="OnFailure">What to do when a primary is lost.</param>
+/// <param name="FailureTimeout">Silence for longer than this is a loss.</param>
+/// <param name="MaxGuests">Guests protected at once.</param>
+/// <param name="MaxGuestMemoryBytes">Memory of one guest.</param>
+/// <param name="MaxRoundBytes">Bytes of one round that is being prefetched.</param>
+/// <param name="Qemu">The QEMU to run standbys with, null to look for one.</param>
+/// <param name="Control">The control socket, null for the default.</param>
+/// <param name="Vnc">Where displays of promoted guests listen, null for loopback with a free port.</param>
+internal sealed record ReceiverOptions(
+    Endpoint Listen,
+    FailureAction OnFailure,
+    TimeSpan FailureTimeout,
+    int MaxGuests,
+    long MaxGuestMemoryBytes,
+    long MaxRoundBytes,
+    string? Qemu,
+    string? Control,
+    string? Vnc);

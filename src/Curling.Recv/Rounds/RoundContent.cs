@@ -1,0 +1,63 @@
+using Curling.Linux.Memory;
+using Curling.Protocol;
+
+namespace Curling.Recv.Rounds;
+
+/// <summary>What arrived of one round: a stream file for a full round, else the data frames as they came.</summary>
+/// <remarks>
+/// One owner at a time: the link's reader fills it, then the session commits or disposes it. Disposing gives every chunk
+/// back and deletes the file.
+/// </remarks>
+internal sealed class RoundContent : IDisposable
+{
+    private readonly List<Chunk> _chunks;
+
+    /// <summary>Creates the empty content of a round.</summary>
+    /// <param name="begin">The round.</param>
+    /// <param name="stream">The file of a full round.</param>
+    /// <param name="chunks">A list to reuse, empty.</param>
+    public RoundContent(RoundBegin begin, StreamFile? stream, List<Chunk> chunks)
+    {
+        Begin = begin;
+        Stream = stream;
+        _chunks = chunks;
+    }
+
+    /// <summary>The round.</summary>
+    public RoundBegin Begin { get; }
+
+    /// <summary>The stream of a full round, until it is taken.</summary>
+    public StreamFile? Stream { get; private set; }
+
+    /// <summary>The data frames' payloads of a base or incremental round.</summary>
+    public IReadOnlyList<Chunk> Chunks => _chunks;
+
+    /// <summary>Adds a data frame's payload; the content owns it from now on.</summary>
+    public void Add(Chunk chunk) => _chunks.Add(chunk);
+
+    /// <summary>Takes the stream file over.</summary>
+    public StreamFile TakeStream()
+    {
+        StreamFile stream = Stream ?? throw new InvalidOperationException($"round {Begin.Round} has no stream to take");
+        Stream = null;
+        return stream;
+    }
+
+    /// <summary>Gives everything back.</summary>
+    /// <returns>The list, empty, for the next round.</returns>
+    public List<Chunk> Release()
+    {
+        Stream?.Dispose();
+        Stream = null;
+        foreach (Chunk chunk in _chunks)
+        {
+            chunk.Return();
+        }
+
+        _chunks.Clear();
+        return _chunks;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Release();
+}

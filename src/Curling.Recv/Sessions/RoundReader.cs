@@ -1,0 +1,211 @@
+using Curling.Hosting.Options;
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Recv.Rounds;
+using Curling.Replication.Receiver;
+
+namespace Curling.Recv.Sessions;
+
+/// <summary>
+/// Reads one connection: control frames become inputs of the session's machine, rounds become contents that are handed over
+/// whole. What is not whole never leaves this class.
+/// </summary>
+/// <remarks>One task runs it. It owns the open round's content until <see cref="IRoundSink.Whole"/> takes it.</remarks>
+internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, long maxRoundBytes, IReadOnlyList<long> blockPages)
+{
+    private readonly RoundAssembler _assembler = new();
+    private readonly byte[] _control = new byte[ProtocolLimits.MaxControlPayload];
+    private RoundContent? _open;
+
+    /// <summary>Reads until the connection ends, by whatever cause, and tells the sink about it.</summary>
+    public async Task RunAsync(CancellationToken cancellation)
+    {
+        ReceiverInput last = new ReceiverInput.LinkLost("the connection was closed here");
+        try
+        {
+            while (await link.Connection.ReceiveHeaderAsync(cancellation) is { } header)
+            {
+                await TakeAsync(header, cancellation);
+            }
+
+            last = new ReceiverInput.LinkLost("the sender closed the connection");
+        }
+        catch (ProtocolException e) when (e.Error == ProtocolError.Truncated)
+        {
+            last = new ReceiverInput.LinkLost(e.Message);
+        }
+        catch (ProtocolException e)
+        {
+            last = new ReceiverInput.Damaged(
+                e.Error == ProtocolError.DamagedRound ? RefusalCode.Round : RefusalCode.Protocol, e.Message);
+        }
+        catch (MemoryFileException e)
+        {
+            last = new ReceiverInput.Damaged(RefusalCode.Limit, e.Message);
+        }
+        catch (IOException e)
+        {
+            last = new ReceiverInput.LinkLost(e.Message);
+        }
+        catch (OperationCanceledException)
+        {
+            // Closed here.
+        }
+        finally
+        {
+            _open?.Dispose();
+            _open = null;
+        }
+
+        sink.Post(link, last);
+    }
+
+    private async ValueTask TakeAsync(FrameHeader header, CancellationToken cancellation)
+    {
+        if (header.Type == FrameType.RoundData)
+        {
+            await TakeDataAsync(header, cancellation);
+            return;
+        }
+
+        if (header.PayloadLength > _control.Length)
+        {
+            throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame has no place here");
+        }
+
+        await link.Connection.ReceivePayloadAsync(header, _control, cancellation);
+        ReadOnlyMemory<byte> payload = _control.AsMemory(0, header.PayloadLength);
+        switch (header.Type)
+        {
+            case FrameType.Heartbeat:
+                Heartbeat.Read(payload.Span);
+                break;
+            case FrameType.RoundBegin:
+                RoundBegin begin = _assembler.Begin(header, payload.Span);
+                sink.Post(link, new ReceiverInput.RoundBegan(begin));
+                _open = sink.Open(begin);
+                break;
+            case FrameType.RoundEnd:
+                RoundEnd end = _assembler.End(payload.Span);
+                RoundContent content = _open!;
+                _open = null;
+                sink.Whole(link, content, end);
+                break;
+            case FrameType.RoundAbandon:
+                Abandon(RoundNumber.Read(header.Type, payload.Span));
+                break;
+            case FrameType.Goodbye:
+                CodedText goodbye = CodedText.Read(header.Type, payload.Span);
+                GoodbyeReason reason = (GoodbyeReason)goodbye.Code;
+                if (goodbye.Code is 0 or > (ushort)GoodbyeReason.QemuCrashed)
+                {
+                    throw new ProtocolException(ProtocolError.Malformed, $"goodbye code {goodbye.Code} is unknown");
+                }
+
+                sink.Post(link, new ReceiverInput.PeerGoodbye(reason, goodbye.Text));
+                break;
+            default:
+                throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame has no place here");
+        }
+    }
+
+    private void Abandon(long round)
+    {
+        if (_open is null || _open.Begin.Round != round)
+        {
+            throw new ProtocolException(ProtocolError.Order, $"round {round} is abandoned, but it is not the one that is open");
+        }
+
+        _assembler.Abandon();
+        _open.Dispose();
+        _open = null;
+        sink.Post(link, new ReceiverInput.RoundAbandoned(round));
+    }
+
+    private async ValueTask TakeDataAsync(FrameHeader header, CancellationToken cancellation)
+    {
+        if (_open is not { } content)
+        {
+            throw new ProtocolException(ProtocolError.Order, "a data frame came outside a round");
+        }
+
+        if (_assembler.Counts.TotalBytes + header.PayloadLength > maxRoundBytes)
+        {
+            throw new MemoryFileException(
+                $"round {content.Begin.Round} is larger than {ByteSize.Format(maxRoundBytes)}; start curling-recv with a larger"
+                + " --max-round-bytes if it should be kept");
+        }
+
+        Chunk chunk = await RentAsync(content, cancellation);
+        bool kept = false;
+        try
+        {
+            await link.Connection.ReceivePayloadAsync(header, chunk.Memory, cancellation);
+            chunk.Length = header.PayloadLength;
+            ReadOnlySpan<byte> payload = chunk.Span[..chunk.Length];
+            DataPrefix prefix = DataPrefix.Read(payload);
+            long pages = prefix.Section == SectionKind.Memory ? MemoryRun.Check(payload, prefix, PagesOf(prefix.Block)) : 0;
+            _assembler.Data(header, prefix, pages);
+            if (content.Stream is { } stream)
+            {
+                stream.Append(prefix.Content(payload));
+            }
+            else
+            {
+                content.Add(chunk);
+                kept = true;
+            }
+        }
+        finally
+        {
+            if (!kept)
+            {
+                chunk.Return();
+            }
+        }
+
+        sink.Progress(content.Begin, _assembler.Counts);
+    }
+
+    private long PagesOf(int block) => block < blockPages.Count
+        ? blockPages[block]
+        : throw new ProtocolException(ProtocolError.Malformed, $"memory block {block} was not named in the handshake");
+
+    private async ValueTask<Chunk> RentAsync(RoundContent content, CancellationToken cancellation)
+    {
+        Chunk chunk;
+        while (!pool.TryRent(out chunk))
+        {
+            // Earlier rounds are being committed and give their chunks back. If this round alone holds them all, it never will.
+            if ((content.Chunks.Count + 1L) * pool.ChunkBytes > pool.MaxBytes)
+            {
+                throw new MemoryFileException(
+                    $"round {content.Begin.Round} alone fills the prefetch buffer of {ByteSize.Format(pool.MaxBytes)}; start"
+                    + " curling-recv with a larger --max-round-bytes");
+            }
+
+            link.WaitsForRoom = true;
+            await Task.Delay(1, cancellation);
+        }
+
+        link.WaitsForRoom = false;
+        return chunk;
+    }
+}
+
+/// <summary>Where a <see cref="RoundReader"/> hands over what it read.</summary>
+internal interface IRoundSink
+{
+    /// <summary>Something happened on a link.</summary>
+    void Post(Link link, ReceiverInput input);
+
+    /// <summary>A round begins: make room for its content.</summary>
+    /// <exception cref="IOException">There is no room.</exception>
+    RoundContent Open(RoundBegin begin);
+
+    /// <summary>A round is whole; the sink owns its content now.</summary>
+    void Whole(Link link, RoundContent content, RoundEnd end);
+
+    /// <summary>More of the open round arrived.</summary>
+    void Progress(RoundBegin begin, RoundCounts counts);
+}

@@ -1,0 +1,162 @@
+using System.Net.Sockets;
+using System.Text.Json;
+using Curling.Qemu.Monitor;
+using Curling.Qemu.Processes;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv.Standby;
+
+/// <summary>Reads a committed round's state for a promotion.</summary>
+/// <param name="destination">Where to put the bytes.</param>
+/// <param name="offset">The position in the state.</param>
+/// <returns>Bytes put there; 0 at the end.</returns>
+internal delegate int StateReader(Span<byte> destination, long offset);
+
+/// <summary>
+/// The QEMU that waits beside the committed round (<c>-incoming defer</c>) and becomes the guest at a promotion.
+/// </summary>
+/// <remarks>Not thread-safe: the session calls it. Disposing it kills QEMU.</remarks>
+internal sealed class StandbyGuest : IAsyncDisposable
+{
+    private static readonly TimeSpan LoadLimit = TimeSpan.FromMinutes(2);
+    private readonly QemuProcess _qemu;
+    private readonly string _socket;
+    private readonly TaskCompletionSource<string> _guestEnded = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource<string> _migration = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Task _events;
+
+    private StandbyGuest(QemuProcess qemu, string directory)
+    {
+        _qemu = qemu;
+        _socket = Path.Combine(directory, "in.sock");
+        _events = Task.Run(WatchAsync);
+    }
+
+    /// <summary>The process that runs QEMU.</summary>
+    public int Pid => _qemu.Pid;
+
+    /// <summary>QEMU itself.</summary>
+    public QemuProcess Qemu => _qemu;
+
+    /// <summary>Ends when QEMU has ended, with what a person should know about it.</summary>
+    public Task<string> Ended => _guestEnded.Task;
+
+    /// <summary>Starts QEMU and waits until it waits.</summary>
+    public static async Task<StandbyGuest> StartAsync(QemuLaunch launch, ILogger log, CancellationToken cancellation)
+    {
+        QemuProcess qemu = await QemuProcess.StartAsync(launch, log, cancellation);
+        try
+        {
+            await qemu.Qmp.ExecuteAsync("migrate-set-capabilities", WriteCapabilities, cancellationToken: cancellation);
+            return new StandbyGuest(qemu, launch.Directory);
+        }
+        catch
+        {
+            await qemu.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Loads a committed round's state and lets the guest run.</summary>
+    /// <exception cref="QemuException">QEMU did not take the state.</exception>
+    public async Task PromoteAsync(StateReader state, CancellationToken cancellation)
+    {
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(LoadLimit);
+        File.Delete(_socket);
+        await _qemu.Qmp.ExecuteAsync(
+            "migrate-incoming", w => w.WriteString("uri", "unix:" + _socket), cancellationToken: limit.Token);
+        try
+        {
+            await LoadAsync(state, limit.Token);
+            string status = await _migration.Task.WaitAsync(limit.Token);
+            if (status != "completed")
+            {
+                throw new QemuException($"QEMU did not take the state over: {status}. {_qemu.ErrorTail}");
+            }
+        }
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+        {
+            throw new QemuException($"QEMU did not load the state within {LoadLimit.TotalSeconds:F0} s");
+        }
+
+        // A round cut from outside was saved while the guest stood still, so QEMU keeps it standing until it is told.
+        JsonElement running = await _qemu.Qmp.ExecuteAsync("query-status", cancellationToken: limit.Token);
+        if (!running.GetProperty("running").GetBoolean())
+        {
+            await _qemu.Qmp.ExecuteAsync("cont", cancellationToken: limit.Token);
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        await _qemu.DisposeAsync();
+        await _events;
+    }
+
+    private static void WriteCapabilities(Utf8JsonWriter w)
+    {
+        w.WriteStartArray("capabilities");
+        w.WriteStartObject();
+        w.WriteString("capability", "events");
+        w.WriteBoolean("state", true);
+        w.WriteEndObject();
+        w.WriteEndArray();
+    }
+
+    private async Task LoadAsync(StateReader state, CancellationToken cancellation)
+    {
+        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        await socket.ConnectAsync(new UnixDomainSocketEndPoint(_socket), cancellation);
+        byte[] buffer = new byte[256 * 1024];
+        long offset = 0;
+        try
+        {
+            for (int count; (count = state(buffer, offset)) > 0; offset += count)
+            {
+                ReadOnlyMemory<byte> left = buffer.AsMemory(0, count);
+                while (!left.IsEmpty)
+                {
+                    left = left[await socket.SendAsync(left, SocketFlags.None, cancellation)..];
+                }
+            }
+
+            socket.Shutdown(SocketShutdown.Send);
+            Task migration = _migration.Task;
+            await migration.WaitAsync(cancellation);
+        }
+        catch (SocketException e)
+        {
+            throw new QemuException($"QEMU stopped reading the state after {offset} bytes: {e.Message}. {_qemu.ErrorTail}");
+        }
+    }
+
+    private async Task WatchAsync()
+    {
+        string? how = null;
+        await foreach (QmpEvent happened in _qemu.Qmp.Events.ReadAllAsync())
+        {
+            switch (happened.Name)
+            {
+                case "MIGRATION":
+                    string status = happened.Data.GetProperty("status").GetString() ?? "";
+                    if (status is "completed" or "failed")
+                    {
+                        _migration.TrySetResult(status);
+                    }
+
+                    break;
+                case "SHUTDOWN":
+                    how = happened.Data.TryGetProperty("guest", out JsonElement guest) && guest.GetBoolean()
+                        ? "the guest shut itself down"
+                        : null;
+                    break;
+            }
+        }
+
+        int code = await _qemu.Exited;
+        _migration.TrySetResult($"QEMU ended with exit code {code}");
+        _guestEnded.TrySetResult(how ?? $"QEMU ended with exit code {code}: {_qemu.ErrorTail}");
+    }
+}
