@@ -1,5 +1,5 @@
 using System.Security.Cryptography;
-using Curling.Hosting.Options;
+using Curling.Linux.Memory;
 using Curling.Protocol;
 
 namespace Curling.Recv.Rounds;

@@ -1,4 +1,3 @@
-using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Recv.Rounds;

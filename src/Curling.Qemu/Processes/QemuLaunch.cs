@@ -1,0 +1,144 @@
+using Curling.Qemu.Guests;
+
+namespace Curling.Qemu.Processes;
+
+/// <summary>Everything a QEMU is started with on one host.</summary>
+public sealed record QemuLaunch
+{
+    /// <summary>The QEMU program.</summary>
+    public required string Binary { get; init; }
+
+    /// <summary>The guest.</summary>
+    public required GuestDefinition Definition { get; init; }
+
+    /// <summary>The versioned machine type.</summary>
+    public required string MachineType { get; init; }
+
+    /// <summary><c>kvm</c> or <c>tcg</c>.</summary>
+    public required string Accelerator { get; init; }
+
+    /// <summary>A directory for sockets and logs; short, for a socket's path has room for about 100 bytes.</summary>
+    public required string Directory { get; init; }
+
+    /// <summary>The file that is the guest's memory; it exists and has the right length.</summary>
+    public required string MemoryPath { get; init; }
+
+    /// <summary>Where the kernel is on this host.</summary>
+    public string? KernelPath { get; init; }
+
+    /// <summary>Where the initial RAM disk is on this host.</summary>
+    public string? InitrdPath { get; init; }
+
+    /// <summary>Where the firmware is on this host.</summary>
+    public string? FirmwarePath { get; init; }
+
+    /// <summary>Whether QEMU waits for a state instead of starting the guest.</summary>
+    public bool Incoming { get; init; }
+
+    /// <summary>Where the display listens on this host, instead of where the definition says.</summary>
+    public string? DisplayListen { get; init; }
+}
+
+/// <summary>Builds QEMU's command line from a guest definition. Source: qemu docs/system/invocation.</summary>
+public static class QemuCommandLine
+{
+    /// <summary>The fw_cfg file that carries <c>append</c> to a firmware guest.</summary>
+    public const string AppendFile = "opt/org.curling.append";
+
+    /// <summary>Builds the arguments.</summary>
+    public static IReadOnlyList<string> Build(QemuLaunch launch)
+    {
+        GuestDefinition guest = launch.Definition;
+        List<string> line =
+        [
+            "-name", Escape(guest.Name),
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", $"{launch.MachineType},memory-backend=ram,usb=off",
+            "-accel", launch.Accelerator,
+            "-cpu", guest.Cpu,
+            "-smp", Number(guest.Vcpus),
+            "-m", Number(guest.MemoryBytes >> 20) + "M",
+            "-object", $"memory-backend-file,id=ram,size={guest.MemoryBytes},share=on,mem-path={Escape(launch.MemoryPath)}",
+        ];
+        foreach (string monitor in (ReadOnlySpan<string>)["qmp", "cut"])
+        {
+            line.AddRange("-chardev", $"socket,id={monitor},path={Escape(Path.Combine(launch.Directory, monitor + ".sock"))},server=on,wait=off");
+            line.AddRange("-mon", $"chardev={monitor},mode=control");
+        }
+
+        if (guest.Serial)
+        {
+            string path = Escape(Path.Combine(launch.Directory, "serial"));
+            line.AddRange("-chardev", $"socket,id=serial0,path={path}.sock,server=on,wait=off,logfile={path}.log,logappend=on");
+            line.AddRange("-serial", "chardev:serial0");
+        }
+
+        AddBoot(line, launch);
+        AddDisplay(line, launch);
+        if (launch.Incoming)
+        {
+            line.AddRange("-incoming", "defer");
+        }
+
+        return line;
+    }
+
+    private static void AddBoot(List<string> line, QemuLaunch launch)
+    {
+        GuestDefinition guest = launch.Definition;
+        if ((launch.FirmwarePath ?? guest.Firmware) is { } firmware)
+        {
+            line.AddRange("-bios", firmware);
+        }
+
+        if ((launch.KernelPath ?? guest.Kernel) is { } kernel)
+        {
+            line.AddRange("-kernel", kernel);
+            if ((launch.InitrdPath ?? guest.Initrd) is { } initrd)
+            {
+                line.AddRange("-initrd", initrd);
+            }
+
+            if (guest.Append is { } append)
+            {
+                line.AddRange("-append", append);
+            }
+        }
+        else if (guest.Append is { } append)
+        {
+            line.AddRange("-fw_cfg", $"name={AppendFile},string={Escape(append)}");
+        }
+    }
+
+    private static void AddDisplay(List<string> line, QemuLaunch launch)
+    {
+        if (launch.Definition.Display is not { } display)
+        {
+            return;
+        }
+
+        DisplayDefinition shown = launch.DisplayListen is { } listen ? display with { Listen = listen } : display;
+        string host = shown.Host.Contains(':') ? $"[{shown.Host}]" : shown.Host;
+        line.AddRange("-vga", "std");
+        if (shown.Type == "vnc")
+        {
+            // Display number n is port 5900 + n; "to" lets QEMU take the next free one.
+            line.AddRange("-vnc", shown.Port == 0 ? $"{host}:0,to=99" : $"{host}:{Number(shown.Port - 5900)}");
+        }
+        else
+        {
+            line.AddRange("-spice", $"addr={shown.Host},port={Number(shown.Port)},disable-ticketing=on");
+        }
+    }
+
+    // In QEMU's key=value lists a comma inside a value is written twice.
+    private static string Escape(string value) => value.Replace(",", ",,");
+
+    private static void AddRange(this List<string> line, string option, string value)
+    {
+        line.Add(option);
+        line.Add(value);
+    }
+
+    private static string Number(long value) => value.ToString(System.Globalization.CultureInfo.InvariantCulture);
+}
