@@ -1,0 +1,128 @@
+using System.Text.Json.Serialization;
+
+namespace Curling.Hosting.Control;
+
+/// <summary>What <c>curling-recv status --json</c> prints. The names are stable.</summary>
+public sealed record ReceiverStatus(string Listen, IReadOnlyList<SessionStatus> Sessions)
+{
+    /// <summary>Always <c>receiver</c>.</summary>
+    [JsonPropertyOrder(-1)]
+    public string Role { get; init; } = "receiver";
+}
+
+/// <summary>One guest on a receiver.</summary>
+/// <param name="Guest">Its name.</param>
+/// <param name="State">waiting, prefetching, protected, promoting, promoted, ended or failed.</param>
+/// <param name="CommittedRound">The round the standby stands at, 0 for none.</param>
+/// <param name="CommittedAt">When it was committed.</param>
+/// <param name="Generation">The guest's generation.</param>
+/// <param name="StandbyPid">The standby's QEMU.</param>
+/// <param name="LastRound">The last round committed.</param>
+/// <param name="Sender">The sender's address, null when it is not connected.</param>
+/// <param name="Held">Whether the primary is lost and the operator has to promote.</param>
+/// <param name="Serial">The Unix socket of the standby's serial port.</param>
+/// <param name="Display">Where the display can be seen.</param>
+/// <param name="Base">The first round, while it is arriving.</param>
+/// <param name="Reason">Why it is in this state.</param>
+public sealed record SessionStatus(
+    string Guest,
+    string State,
+    long CommittedRound,
+    DateTimeOffset? CommittedAt,
+    long Generation,
+    int? StandbyPid,
+    LastRoundStatus? LastRound,
+    string? Sender,
+    bool Held,
+    string? Serial,
+    string? Display,
+    BaseProgress? Base,
+    string? Reason);
+
+/// <summary>A committed round.</summary>
+/// <param name="Kind">full, base or incremental.</param>
+/// <param name="Bytes">Content bytes as they travelled.</param>
+/// <param name="PauseMicroseconds">How long the guest stood still for it.</param>
+public sealed record LastRoundStatus(string Kind, long Bytes, long PauseMicroseconds);
+
+/// <summary>How far the first round is.</summary>
+/// <param name="Percent">0 to 100, of the bytes expected.</param>
+/// <param name="BytesPerSecond">Its rate so far.</param>
+/// <param name="SecondsLeft">An estimate; null while there is none.</param>
+public sealed record BaseProgress(double Percent, long BytesPerSecond, double? SecondsLeft);
+
+/// <summary>What <c>curling-send status --json</c> prints. The names are stable.</summary>
+/// <param name="Guest">The guest's name.</param>
+/// <param name="State">starting, base, protected, unprotected or ended.</param>
+/// <param name="Round">The last round whose capture began.</param>
+/// <param name="CommittedRound">The last round committed.</param>
+/// <param name="GuestPid">The guest's QEMU.</param>
+/// <param name="PauseMicroseconds">How long rounds stop the guest.</param>
+/// <param name="BytesPerSecond">What travels.</param>
+/// <param name="Target">The receiver.</param>
+/// <param name="Rounds">full or incremental.</param>
+/// <param name="RoundsPerSecond">Rounds committed in the last second.</param>
+/// <param name="Generation">The guest's generation.</param>
+/// <param name="Serial">The Unix socket of the guest's serial port.</param>
+/// <param name="Display">Where the display can be seen.</param>
+/// <param name="Base">The first round, while it is on its way.</param>
+/// <param name="Reason">Why it is in this state.</param>
+public sealed record SenderStatus(
+    string Guest,
+    string State,
+    long Round,
+    long CommittedRound,
+    int? GuestPid,
+    PauseStatus PauseMicroseconds,
+    long BytesPerSecond,
+    string Target,
+    string Rounds,
+    double RoundsPerSecond,
+    long Generation,
+    string? Serial,
+    string? Display,
+    BaseProgress? Base,
+    string? Reason)
+{
+    /// <summary>Always <c>sender</c>.</summary>
+    [JsonPropertyOrder(-1)]
+    public string Role { get; init; } = "sender";
+}
+
+/// <summary>Pauses of the guest in microseconds; the percentiles are over the last 1,024 rounds.</summary>
+public sealed record PauseStatus(long Last, long P50, long P99);
+
+/// <summary>What a control client asks.</summary>
+/// <param name="Command">status, promote, discard, switchover.</param>
+/// <param name="Guest">The guest it is about, where it is about one.</param>
+public sealed record ControlRequest(string Command, string? Guest = null);
+
+/// <summary>What a daemon answers: one of the results, or an error.</summary>
+public sealed record ControlReply(bool Ok)
+{
+    /// <summary>What went wrong.</summary>
+    public string? Error { get; init; }
+
+    /// <summary>What was done.</summary>
+    public string? Done { get; init; }
+
+    /// <summary>A receiver's status.</summary>
+    public ReceiverStatus? Receiver { get; init; }
+
+    /// <summary>A sender's status.</summary>
+    public SenderStatus? Sender { get; init; }
+
+    /// <summary>An answer that it could not be done.</summary>
+    public static ControlReply Failed(string error) => new(false) { Error = error };
+
+    /// <summary>An answer that it was done.</summary>
+    public static ControlReply Success(string done) => new(true) { Done = done };
+}
+
+/// <summary>How status and control travel.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16)]
+[JsonSerializable(typeof(ReceiverStatus))]
+[JsonSerializable(typeof(SenderStatus))]
+[JsonSerializable(typeof(ControlRequest))]
+[JsonSerializable(typeof(ControlReply))]
+public sealed partial class ControlJson : JsonSerializerContext;

@@ -1,0 +1,84 @@
+using System.Globalization;
+using System.Text;
+using Curling.Linux.Memory;
+
+namespace Curling.Hosting.Control;
+
+/// <summary>Writes status for people.</summary>
+public static class StatusText
+{
+    /// <summary>A receiver's status.</summary>
+    public static string Format(ReceiverStatus status, DateTimeOffset now)
+    {
+        StringBuilder text = new();
+        text.AppendLine(CultureInfo.InvariantCulture, $"receiver on {status.Listen}, {status.Sessions.Count} guest(s)");
+        foreach (SessionStatus session in status.Sessions)
+        {
+            text.AppendLine();
+            Row(text, "guest", $"{session.Guest}, generation {session.Generation}");
+            Row(text, "state", session.State + (session.Held ? $" (held: curling-recv promote {session.Guest})" : ""));
+            Row(text, "because", session.Reason);
+            Row(text, "sender", session.Sender ?? "not connected");
+            Progress(text, session.Base);
+            if (session.CommittedRound > 0)
+            {
+                string age = session.CommittedAt is { } at ? $", {Math.Max(0, (now - at).TotalSeconds):0.0} s ago" : "";
+                Row(text, "committed", $"round {session.CommittedRound}{age}");
+            }
+
+            if (session.LastRound is { } last)
+            {
+                Row(text, "last round", $"{last.Kind}, {ByteSize.Format(last.Bytes)}, guest paused {Micros(last.PauseMicroseconds)}");
+            }
+
+            Row(text, "standby", session.StandbyPid is { } pid ? $"QEMU, process {pid}" : null);
+            Row(text, "serial", session.Serial);
+            Row(text, "display", session.Display);
+        }
+
+        return text.ToString();
+    }
+
+    /// <summary>A sender's status.</summary>
+    public static string Format(SenderStatus status)
+    {
+        StringBuilder text = new();
+        Row(text, "guest", $"{status.Guest}, generation {status.Generation}");
+        Row(text, "state", status.State);
+        Row(text, "because", status.Reason);
+        Row(text, "receiver", status.Target);
+        Progress(text, status.Base);
+        Row(text, "rounds", $"{status.Rounds}, {status.RoundsPerSecond:0.#}/s; round {status.Round} begun, {status.CommittedRound} committed");
+        PauseStatus pause = status.PauseMicroseconds;
+        Row(text, "pause", $"last {Micros(pause.Last)}, median {Micros(pause.P50)}, p99 {Micros(pause.P99)}");
+        Row(text, "sending", ByteSize.Format(status.BytesPerSecond) + "/s");
+        Row(text, "process", status.GuestPid is { } pid ? $"QEMU, process {pid}" : null);
+        Row(text, "serial", status.Serial);
+        Row(text, "display", status.Display);
+        return text.ToString();
+    }
+
+    /// <summary>A pause for people.</summary>
+    public static string Micros(long microseconds) =>
+        string.Create(CultureInfo.InvariantCulture, $"{microseconds / 1000.0:0.0} ms");
+
+    private static void Progress(StringBuilder text, BaseProgress? progress)
+    {
+        if (progress is not null)
+        {
+            string left = progress.SecondsLeft is { } seconds
+                ? string.Create(CultureInfo.InvariantCulture, $", {seconds:0} s left")
+                : "";
+            Row(text, "first round", string.Create(
+                CultureInfo.InvariantCulture, $"{progress.Percent:0} % at {ByteSize.Format(progress.BytesPerSecond)}/s{left}"));
+        }
+    }
+
+    private static void Row(StringBuilder text, string name, string? value)
+    {
+        if (!string.IsNullOrEmpty(value))
+        {
+            text.AppendLine(CultureInfo.InvariantCulture, $"  {name,-12} {value}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+using System.Globalization;
+using Curling.Hosting.Control;
+using Curling.Hosting.Options;
+using Curling.Linux.Processes;
+
+namespace Curling.Hosting.Instances;
+
+/// <summary>
+/// The files of one guest on one host: sockets and logs in the runtime directory, guest memory and rounds in the memory
+/// filesystem. Disposing deletes both; what a killed daemon left, the next one's <see cref="RemoveAbandoned"/> deletes.
+/// </summary>
+/// <remarks>Each of the two directories names its owner (process and start time), so that only dead owners' are deleted.</remarks>
+public sealed class InstanceDirectory : IDisposable
+{
+    private const string Prefix = "curling-";
+    private const string OwnerFile = "owner";
+
+    private InstanceDirectory(string runtime, string memory)
+    {
+        RuntimePath = runtime;
+        MemoryPath = memory;
+    }
+
+    /// <summary>For sockets and logs; short enough for a socket's path.</summary>
+    public string RuntimePath { get; }
+
+    /// <summary>For guest memory and rounds.</summary>
+    public string MemoryPath { get; }
+
+    /// <summary>The memory filesystem: <c>/dev/shm</c>, or what <c>CURLING_SHM</c> says.</summary>
+    public static string MemoryBase =>
+        Environment.GetEnvironmentVariable("CURLING_SHM") is { Length: > 0 } given ? given : "/dev/shm";
+
+    /// <summary>Creates both directories.</summary>
+    /// <exception cref="OperatorException">One cannot be created.</exception>
+    public static InstanceDirectory Create(string role)
+    {
+        string name = $"{Prefix}{role}-{Environment.ProcessId}-{Guid.NewGuid().ToString("N")[..8]}";
+        string runtime = Make(ControlPaths.RuntimeDirectory(), name);
+        try
+        {
+            return new InstanceDirectory(runtime, Make(MemoryBase, name));
+        }
+        catch
+        {
+            Directory.Delete(runtime, recursive: true);
+            throw;
+        }
+    }
+
+    /// <summary>The path of a socket.</summary>
+    public string Socket(string name) => Path.Combine(RuntimePath, name + ".sock");
+
+    /// <summary>Deletes what dead daemons of this user left behind.</summary>
+    /// <returns>How many directories were deleted.</returns>
+    public static int RemoveAbandoned()
+    {
+        int removed = 0;
+        foreach (string place in (ReadOnlySpan<string>)[ControlPaths.RuntimeDirectory(), MemoryBase])
+        {
+            if (!Directory.Exists(place))
+            {
+                continue;
+            }
+
+            foreach (string directory in Directory.GetDirectories(place, Prefix + "*"))
+            {
+                try
+                {
+                    if (IsAbandoned(directory))
+                    {
+                        Directory.Delete(directory, recursive: true);
+                        removed++;
+                    }
+                }
+                catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+                {
+                    // Somebody else's, or another daemon was faster.
+                }
+            }
+        }
+
+        return removed;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (string path in (ReadOnlySpan<string>)[RuntimePath, MemoryPath])
+        {
+            try
+            {
+                Directory.Delete(path, recursive: true);
+            }
+            catch (DirectoryNotFoundException)
+            {
+                // Gone already.
+            }
+        }
+    }
+
+    private static string Make(string place, string name)
+    {
+        // The owner is written under a name that nobody clears away, so that a directory never stands without one.
+        string hidden = Path.Combine(place, "." + name);
+        string path = Path.Combine(place, name);
+        try
+        {
+            Directory.CreateDirectory(hidden, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            ulong start = ProcessInfo.StartTime(Environment.ProcessId) ?? 0;
+            File.WriteAllText(
+                Path.Combine(hidden, OwnerFile), string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessId} {start}"));
+            Directory.Move(hidden, path);
+            return path;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new OperatorException($"{path} cannot be created: {e.Message}");
+        }
+    }
+
+    private static bool IsAbandoned(string directory)
+    {
+        string[] owner = File.Exists(Path.Combine(directory, OwnerFile))
+            ? File.ReadAllText(Path.Combine(directory, OwnerFile)).Split(' ')
+            : [];
+        return owner.Length == 2
+            && int.TryParse(owner[0], CultureInfo.InvariantCulture, out int pid)
+            && ulong.TryParse(owner[1], CultureInfo.InvariantCulture, out ulong start)
+            && (!ProcessInfo.Exists(pid) || ProcessInfo.StartTime(pid) != start);
+    }
+}
