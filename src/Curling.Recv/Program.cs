@@ -1,1 +1,4 @@
-return 0;
+using Curling.Hosting.Options;
+using Curling.Recv;
+
+return await CommandRunner.RunAsync(ReceiverCommands.Build(), "curling-recv", args);

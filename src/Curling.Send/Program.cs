@@ -1,1 +1,4 @@
-return 0;
+using Curling.Hosting.Options;
+using Curling.Send;
+
+return await CommandRunner.RunAsync(SenderCommands.Build(), "curling-send", args);

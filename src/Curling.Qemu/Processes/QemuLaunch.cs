@@ -123,7 +123,7 @@ public static class QemuCommandLine
         if (shown.Type == "vnc")
         {
             // Display number n is port 5900 + n; "to" lets QEMU take the next free one.
-            line.AddRange("-vnc", shown.Port == 0 ? $"{host}:0,to=99" : $"{host}:{Number(shown.Port - 5900)}");
+            line.AddRange("-vnc", shown.Port == 0 ? $"{host}:0,to=999" : $"{host}:{Number(shown.Port - 5900)}{(launch.Incoming ? ",to=999" : "")}");
         }
         else
         {

@@ -195,8 +195,8 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
 /// <summary>Where a <see cref="RoundReader"/> hands over what it read.</summary>
 internal interface IRoundSink
 {
-    /// <summary>Something happened on a link.</summary>
-    void Post(Link link, ReceiverInput input);
+    /// <summary>Something happened on a link, or beside one.</summary>
+    void Post(Link? link, ReceiverInput input);
 
     /// <summary>A round begins: make room for its content.</summary>
     /// <exception cref="IOException">There is no room.</exception>

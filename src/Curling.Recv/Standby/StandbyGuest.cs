@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using Curling.Qemu;
 using Curling.Qemu.Monitor;
 using Curling.Qemu.Processes;
 using Microsoft.Extensions.Logging;
@@ -47,7 +48,7 @@ internal sealed class StandbyGuest : IAsyncDisposable
         QemuProcess qemu = await QemuProcess.StartAsync(launch, log, cancellation);
         try
         {
-            await qemu.Qmp.ExecuteAsync("migrate-set-capabilities", WriteCapabilities, cancellationToken: cancellation);
+            await qemu.Qmp.ExecuteAsync("migrate-set-capabilities", WriteCapabilities, cancellation: cancellation);
             return new StandbyGuest(qemu, launch.Directory);
         }
         catch
@@ -65,7 +66,7 @@ internal sealed class StandbyGuest : IAsyncDisposable
         limit.CancelAfter(LoadLimit);
         File.Delete(_socket);
         await _qemu.Qmp.ExecuteAsync(
-            "migrate-incoming", w => w.WriteString("uri", "unix:" + _socket), cancellationToken: limit.Token);
+            "migrate-incoming", w => w.WriteString("uri", "unix:" + _socket), cancellation: limit.Token);
         try
         {
             await LoadAsync(state, limit.Token);
@@ -81,10 +82,10 @@ internal sealed class StandbyGuest : IAsyncDisposable
         }
 
         // A round cut from outside was saved while the guest stood still, so QEMU keeps it standing until it is told.
-        JsonElement running = await _qemu.Qmp.ExecuteAsync("query-status", cancellationToken: limit.Token);
+        JsonElement running = await _qemu.Qmp.ExecuteAsync("query-status", cancellation: limit.Token);
         if (!running.GetProperty("running").GetBoolean())
         {
-            await _qemu.Qmp.ExecuteAsync("cont", cancellationToken: limit.Token);
+            await _qemu.Qmp.ExecuteAsync("cont", cancellation: limit.Token);
         }
     }
 

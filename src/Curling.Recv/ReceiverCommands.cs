@@ -1,0 +1,163 @@
+using System.CommandLine;
+using System.Text.Json;
+using Curling.Hosting.Control;
+using Curling.Hosting.Logging;
+using Curling.Hosting.Options;
+using Curling.Qemu.Processes;
+using Curling.Replication.Receiver;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+
+namespace Curling.Recv;
+
+/// <summary>The command line of <c>curling-recv</c>.</summary>
+internal static class ReceiverCommands
+{
+    private const string Description =
+        """
+        Keeps standbys for guests that curling-send protects on other hosts.
+
+        Every round of a guest is prefetched whole, verified, and only then committed: the standby always stands at exactly one
+        instant of the guest. When the primary is lost, the standby takes over from the last committed round. The receiver
+        needs no configuration: guests and their boot files come with the sender.
+
+        Start it before or after the sender:
+          curling-recv --listen tcp:0.0.0.0:7711
+        """;
+
+    private static readonly TimeSpan CallLimit = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan PromoteLimit = TimeSpan.FromMinutes(3);
+
+    /// <summary>Builds the commands.</summary>
+    public static RootCommand Build()
+    {
+        Option<Endpoint> listen = CommonOptions.Endpoint(
+            "--listen", "Where to listen for senders; port 0 lets the system choose one", allowPortZero: true);
+        listen.Required = true;
+        Option<string> onFailure = CommonOptions.Word(
+            "--on-failure",
+            "When a primary is lost: promote its standby at once, or hold until curling-recv promote GUEST",
+            "promote",
+            "promote", "hold");
+        Option<TimeSpan> failureTimeout = CommonOptions.Duration(
+            "--failure-timeout",
+            "A sender that is silent for longer is lost (a closed connection is noticed at once)",
+            TimeSpan.FromSeconds(2),
+            TimeSpan.FromMilliseconds(100),
+            TimeSpan.FromMinutes(10));
+        Option<int> maxGuests = new("--max-guests")
+        {
+            Description = "Guests to keep standbys for at once",
+            HelpName = "N",
+            DefaultValueFactory = _ => 16,
+        };
+        maxGuests.Validators.Add(result =>
+        {
+            if (result.Errors.Any() || result.Tokens.Count == 0)
+            {
+                return;
+            }
+
+            if (!int.TryParse(result.Tokens[0].Value, out int n) || n is < 1 or > 1024)
+            {
+                result.AddError($"--max-guests: {result.Tokens[0].Value} is not a number from 1 to 1024");
+            }
+        });
+        Option<long> maxMemory = CommonOptions.Size(
+            "--max-guest-memory", "Memory that one guest may have", HostMemory.TotalBytes(), 1 << 20);
+        Option<long> maxRound = CommonOptions.Size(
+            "--max-round-bytes",
+            "The prefetch buffer of a guest; a round larger than this is refused",
+            HostMemory.TotalBytes(),
+            16 << 20);
+        Option<string?> display = new("--display-listen")
+        {
+            Description = "Where displays of promoted guests listen, instead of where the guest's definition says",
+            HelpName = "ADDRESS:PORT",
+        };
+        Option<string?> qemu = CommonOptions.Path("--qemu", "The QEMU to use; otherwise CURLING_QEMU, otherwise qemu-system-x86_64 on PATH");
+        Option<string?> control = CommonOptions.Path("--control", "The control socket; otherwise one named after the address, under /run/curling");
+        Option<string?> logFile = CommonOptions.LogFile();
+        Option<string> logLevel = CommonOptions.LogLevelOption();
+        RootCommand root = new(Description)
+        {
+            listen, onFailure, failureTimeout, maxGuests, maxMemory, maxRound, display, qemu, control, logFile, logLevel,
+        };
+        root.SetAction((parsed, cancellation) => RunAsync(
+            new ReceiverOptions(
+                parsed.GetValue(listen),
+                parsed.GetValue(onFailure) == "hold" ? FailureAction.Hold : FailureAction.Promote,
+                parsed.GetValue(failureTimeout),
+                parsed.GetValue(maxGuests),
+                parsed.GetValue(maxMemory),
+                parsed.GetValue(maxRound),
+                parsed.GetValue(qemu),
+                parsed.GetValue(control),
+                parsed.GetValue(display)),
+            parsed.GetValue(logFile),
+            parsed.GetValue(logLevel)!,
+            cancellation));
+        root.Subcommands.Add(StatusCommand());
+        root.Subcommands.Add(GuestCommand("promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit));
+        root.Subcommands.Add(GuestCommand("discard", "Give a guest's standby and its committed round up", CallLimit));
+        return root;
+    }
+
+    private static async Task<int> RunAsync(ReceiverOptions options, string? logFile, string logLevel, CancellationToken cancellation)
+    {
+        HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
+        DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
+        builder.Services.AddSingleton(TimeProvider.System);
+        builder.Services.AddSingleton(options);
+        builder.Services.AddSingleton<ReceiverDaemon>();
+        builder.Services.AddHostedService(services => services.GetRequiredService<ReceiverDaemon>());
+        builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.FromSeconds(30));
+        builder.Services.Configure<ConsoleLifetimeOptions>(o => o.SuppressStatusMessages = true);
+        builder.Services.AddSingleton<IHostLifetime, Microsoft.Extensions.Hosting.Internal.ConsoleLifetime>();
+        using IHost host = builder.Build();
+        ReceiverDaemon daemon = host.Services.GetRequiredService<ReceiverDaemon>();
+        await host.RunAsync(cancellation);
+        return daemon.Failure is { } failure ? throw failure : 0;
+    }
+
+    private static Command StatusCommand()
+    {
+        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Option<bool> json = new("--json") { Description = "Print one JSON document with stable names" };
+        Command command = new("status", "Show the guests and how they are protected") { control, json };
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            ControlReply reply = await ControlClient.CallAsync(
+                ControlPaths.Choose("recv", parsed.GetValue(control)), new ControlRequest("status"), CallLimit, cancellation);
+            ReceiverStatus status = reply.Receiver ?? throw new OperatorException(reply.Error ?? "the daemon is not a curling-recv");
+            await Console.Out.WriteLineAsync(parsed.GetValue(json)
+                ? JsonSerializer.Serialize(status, ControlJson.Default.ReceiverStatus)
+                : StatusText.Format(status, DateTimeOffset.UtcNow).TrimEnd());
+            return 0;
+        });
+        return command;
+    }
+
+    private static Command GuestCommand(string name, string description, TimeSpan limit)
+    {
+        Argument<string> guest = new("GUEST") { Description = "The guest's name" };
+        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Command command = new(name, description) { guest, control };
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            ControlReply reply = await ControlClient.CallAsync(
+                ControlPaths.Choose("recv", parsed.GetValue(control)),
+                new ControlRequest(name, parsed.GetValue(guest)),
+                limit,
+                cancellation);
+            if (!reply.Ok)
+            {
+                throw new OperatorException(reply.Error ?? "it failed");
+            }
+
+            await Console.Out.WriteLineAsync(reply.Done);
+            return 0;
+        });
+        return command;
+    }
+}

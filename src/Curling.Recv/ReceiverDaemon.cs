@@ -1,0 +1,276 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Net.Sockets;
+using Curling.Hosting.Control;
+using Curling.Hosting.Instances;
+using Curling.Hosting.Options;
+using Curling.Hosting.Transport;
+using Curling.Protocol;
+using Curling.Qemu;
+using Curling.Qemu.Processes;
+using Curling.Recv.Rounds;
+using Curling.Recv.Sessions;
+using Curling.Replication.Receiver;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv;
+
+/// <summary>
+/// The receiver: listens for senders, keeps one session for each guest, and answers on the control socket.
+/// </summary>
+/// <remarks>Thread-safe. It runs until it is stopped; its guests, also promoted ones, end with it.</remarks>
+internal sealed partial class ReceiverDaemon : BackgroundService
+{
+    private readonly ReceiverOptions _options;
+    private readonly TimeProvider _time;
+    private readonly ILogger<ReceiverDaemon> _log;
+    private readonly IHostApplicationLifetime? _lifetime;
+    private readonly ConcurrentDictionary<string, GuestSession> _sessions = new();
+    private readonly SemaphoreSlim _admission = new(1, 1);
+    private readonly TaskCompletionSource<Endpoint> _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Dictionary<string, long> _lastTold = [];
+    private int _handshakes;
+
+    /// <summary>Creates the daemon; it starts with the host.</summary>
+    public ReceiverDaemon(ReceiverOptions options, TimeProvider time, ILogger<ReceiverDaemon> log, IHostApplicationLifetime? lifetime = null)
+    {
+        _options = options;
+        _time = time;
+        _log = log;
+        _lifetime = lifetime;
+    }
+
+    /// <summary>Completes with the address listened on.</summary>
+    public Task<Endpoint> Listening => _listening.Task;
+
+    /// <summary>What ended the daemon, where it was not asked to.</summary>
+    public OperatorException? Failure { get; private set; }
+
+    /// <summary>The sessions, for tests.</summary>
+    internal IReadOnlyCollection<GuestSession> Sessions => [.. _sessions.Values];
+
+    /// <summary>What status shows.</summary>
+    public ReceiverStatus Status() => new(
+        _listening.Task.IsCompletedSuccessfully ? _listening.Task.Result.ToString() : _options.Listen.ToString(),
+        [.. _sessions.Values.OrderBy(s => s.Guest.Name, StringComparer.Ordinal).Select(s => s.Status())]);
+
+    /// <inheritdoc/>
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        try
+        {
+            await RunAsync(stoppingToken);
+        }
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            // Asked to stop.
+        }
+        catch (Exception e) when (e is OperatorException or QemuException)
+        {
+            Failure = e as OperatorException ?? new OperatorException(e.Message);
+            _listening.TrySetException(Failure);
+            _lifetime?.StopApplication();
+        }
+    }
+
+    private async Task RunAsync(CancellationToken cancellation)
+    {
+        int removed = InstanceDirectory.RemoveAbandoned();
+        if (removed > 0)
+        {
+            Log.RemovedAbandoned(_log, removed);
+        }
+
+        string binary = QemuBinary.Find(_options.Qemu);
+        using InstanceDirectory directory = InstanceDirectory.Create("recv");
+        QemuFacts facts = await QemuBinary.ProbeAsync(binary, directory.RuntimePath, cancellation);
+        using Socket listener = await ListenAsync(cancellation);
+        Endpoint listening = _options.Listen with { Port = ((IPEndPoint)listener.LocalEndPoint!).Port };
+        await using ControlServer control = ControlServer.Start(
+            _options.Control ?? ControlPaths.For("recv", $"{listening.Host}-{listening.Port}"), AnswerAsync);
+        Admission admission = new(
+            _options, binary, facts, new BootFileStore(directory.RuntimePath, ProtocolLimits.MaxBootFileBytes), _sessions, _time, _log);
+        Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
+        _listening.TrySetResult(listening);
+        Task telling = TellAsync(cancellation);
+        List<Task> handshakes = [];
+        try
+        {
+            while (true)
+            {
+                Socket socket = await listener.AcceptAsync(cancellation);
+                handshakes.RemoveAll(t => t.IsCompleted);
+                handshakes.Add(WelcomeAsync(socket, admission, cancellation));
+            }
+        }
+        finally
+        {
+            listener.Close();
+            await Task.WhenAll(handshakes);
+            await telling.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await StopSessionsAsync();
+        }
+    }
+
+    private async Task<Socket> ListenAsync(CancellationToken cancellation)
+    {
+        Endpoint endpoint = _options.Listen;
+        try
+        {
+            IPAddress address = (await Dns.GetHostAddressesAsync(endpoint.Host, cancellation)).First();
+            Socket socket = new(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+            socket.Bind(new IPEndPoint(address, endpoint.Port));
+            socket.Listen(64);
+            return socket;
+        }
+        catch (SocketException e)
+        {
+            string advice = e.SocketErrorCode switch
+            {
+                SocketError.AddressAlreadyInUse => "the port is in use; stop what uses it or give another with --listen",
+                SocketError.AddressNotAvailable => "this host does not have that address; give one of its own with --listen",
+                SocketError.AccessDenied => "this user may not listen on that port; give one above 1023 with --listen",
+                _ => $"{e.Message}; give another address with --listen",
+            };
+            throw new OperatorException($"cannot listen on {endpoint}: {advice}");
+        }
+    }
+
+    private async Task WelcomeAsync(Socket socket, Admission admission, CancellationToken cancellation)
+    {
+        string peer = socket.RemoteEndPoint is IPEndPoint remote ? new Endpoint(remote.Address.ToString(), remote.Port).ToString() : "?";
+        FrameConnection connection = new(socket, 0, _time);
+        if (Interlocked.Increment(ref _handshakes) > Admission.MaxHandshakes)
+        {
+            Interlocked.Decrement(ref _handshakes);
+            Log.TooMany(_log, peer, Admission.MaxHandshakes);
+            await connection.DisposeAsync();
+            return;
+        }
+
+        try
+        {
+            await admission.AdmitAsync(connection, peer, _admission, cancellation);
+        }
+        catch (OperationCanceledException)
+        {
+            await connection.DisposeAsync();
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _handshakes);
+        }
+    }
+
+    private async Task StopSessionsAsync()
+    {
+        foreach (GuestSession session in _sessions.Values)
+        {
+            if (session.State == ReceiverState.Promoted)
+            {
+                Log.PromotedEnds(_log, session.Guest.Name);
+            }
+            else if (session.State is ReceiverState.Protected)
+            {
+                Log.ProtectionEnds(_log, session.Guest.Name);
+            }
+
+            session.SayGoodbye();
+            await session.DisposeAsync();
+        }
+
+        _sessions.Clear();
+        Log.Stopped(_log);
+    }
+
+    private async Task<ControlReply> AnswerAsync(ControlRequest request, CancellationToken cancellation)
+    {
+        switch (request.Command)
+        {
+            case "status":
+                return new ControlReply(true) { Receiver = Status() };
+            case "promote" or "discard":
+                if (request.Guest is null || !_sessions.TryGetValue(request.Guest, out GuestSession? session))
+                {
+                    string known = string.Join(", ", _sessions.Keys.Order());
+                    return ControlReply.Failed(
+                        $"there is no guest {request.Guest} here; known: {(known.Length > 0 ? known : "none")}");
+                }
+
+                if (request.Command == "promote")
+                {
+                    return ControlReply.Success(await session.PromoteAsync(cancellation));
+                }
+
+                session.Discard("discarded by the operator");
+                return ControlReply.Success($"{request.Guest} is discarded");
+            default:
+                return ControlReply.Failed($"a receiver does not know the command {request.Command}");
+        }
+    }
+
+    /// <summary>One line per second and guest while rounds run.</summary>
+    private async Task TellAsync(CancellationToken cancellation)
+    {
+        using PeriodicTimer timer = new(TimeSpan.FromSeconds(1), _time);
+        while (await timer.WaitForNextTickAsync(cancellation))
+        {
+            foreach (GuestSession session in _sessions.Values)
+            {
+                SessionStatus status = session.Status();
+                long last = _lastTold.GetValueOrDefault(status.Guest);
+                _lastTold[status.Guest] = status.CommittedRound;
+                if (status.Base is { } progress)
+                {
+                    Log.Progress(
+                        _log, status.Guest, progress.Percent, Linux.Memory.ByteSize.Format(progress.BytesPerSecond), progress.SecondsLeft ?? 0);
+                }
+                else if (status.LastRound is { } round && status.CommittedRound != last)
+                {
+                    Log.Rounds(
+                        _log, status.Guest, status.CommittedRound, Math.Max(0, status.CommittedRound - last), round.Kind,
+                        Linux.Memory.ByteSize.Format(round.Bytes), StatusText.Micros(round.PauseMicroseconds));
+                }
+            }
+        }
+    }
+
+    internal static partial class Log
+    {
+        [LoggerMessage(EventName = "Listening", Level = LogLevel.Information,
+            Message = "Listening on {Endpoint} (QEMU {Version}, {Accelerator}); status: curling-recv status --control {Control}")]
+        public static partial void Listening(ILogger log, string endpoint, Version version, string accelerator, string control);
+
+        [LoggerMessage(EventName = "RoundsCommitted", Level = LogLevel.Information,
+            Message = "{Guest}: protected at round {Round}, {Rounds} rounds/s; last {Kind} {Bytes}, guest paused {Pause}")]
+        public static partial void Rounds(ILogger log, string guest, long round, long rounds, string kind, string bytes, string pause);
+
+        [LoggerMessage(EventName = "BaseProgress", Level = LogLevel.Information,
+            Message = "{Guest}: first round {Percent:0} % here, {Rate}/s, {SecondsLeft:0} s left")]
+        public static partial void Progress(ILogger log, string guest, double percent, string rate, double secondsLeft);
+
+        [LoggerMessage(EventName = "RemovedAbandoned", Level = LogLevel.Information,
+            Message = "Removed {Count} directories of daemons that died")]
+        public static partial void RemovedAbandoned(ILogger log, int count);
+
+        [LoggerMessage(EventName = "TooManyHandshakes", Level = LogLevel.Warning,
+            Message = "{Peer} is turned away: {Count} connections are shaking hands already. If they are not senders, close this port to them")]
+        public static partial void TooMany(ILogger log, string peer, int count);
+
+        [LoggerMessage(EventName = "HandshakeRefused", Level = LogLevel.Warning,
+            Message = "{Peer} is refused: {Reason}")]
+        public static partial void HandshakeRefused(ILogger log, string peer, string reason);
+
+        [LoggerMessage(EventName = "PromotedGuestEnds", Level = LogLevel.Warning,
+            Message = "{Guest}: the receiver stops, and the guest that was promoted here ends with it")]
+        public static partial void PromotedEnds(ILogger log, string guest);
+
+        [LoggerMessage(EventName = "ProtectionEnds", Level = LogLevel.Warning,
+            Message = "{Guest}: the receiver stops; the guest runs on at its sender, unprotected until a receiver is back")]
+        public static partial void ProtectionEnds(ILogger log, string guest);
+
+        [LoggerMessage(EventName = "Stopped", Level = LogLevel.Information, Message = "Stopped")]
+        public static partial void Stopped(ILogger log);
+    }
+}

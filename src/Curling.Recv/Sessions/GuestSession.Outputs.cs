@@ -1,0 +1,241 @@
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Qemu;
+using Curling.Recv.Rounds;
+using Curling.Recv.Standby;
+using Curling.Replication.Receiver;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv.Sessions;
+
+/// <summary>Carries out what the machine decided.</summary>
+internal sealed partial class GuestSession
+{
+    private void Carry(ReceiverOutput output)
+    {
+        switch (output)
+        {
+            case ReceiverOutput.SendReady:
+                _link?.Writer.Post(FrameType.Ready);
+                break;
+            case ReceiverOutput.Discard discard:
+                Log.Discarded(_log, Guest.Name, discard.Round, discard.Reason);
+                break;
+            case ReceiverOutput.SendComplete complete:
+                _link?.Writer.Post(FrameType.Complete, complete.Round);
+                break;
+            case ReceiverOutput.SendCommitted committed:
+                _link?.Writer.Post(FrameType.Committed, committed.Round);
+                break;
+            case ReceiverOutput.SendPromoted promoted:
+                _link?.Writer.Post(FrameType.Promoted, promoted.Round);
+                break;
+            case ReceiverOutput.Commit commit:
+                StartCommit(commit.Round);
+                break;
+            case ReceiverOutput.Refuse refuse:
+                Log.Refused(_log, Guest.Name, refuse.Reason);
+                _link?.Writer.Post(FrameType.Refusal, (ushort)refuse.Code, refuse.Reason);
+                CloseLink();
+                break;
+            case ReceiverOutput.CloseLink:
+                CloseLink();
+                break;
+            case ReceiverOutput.Promote promote:
+                Generation++;
+                Log.Promoting(_log, Guest.Name, promote.Round, promote.Reason);
+                Watch(PromoteAsync(_time.GetTimestamp()));
+                break;
+            case ReceiverOutput.Held held:
+                Log.Held(_log, Guest.Name, held.Reason, held.Round);
+                break;
+            case ReceiverOutput.StateChanged changed:
+                Tell(changed);
+                break;
+            case ReceiverOutput.Release:
+                Watch(FreeAsync());
+                break;
+        }
+    }
+
+    private void Tell(ReceiverOutput.StateChanged changed)
+    {
+        _reason = changed.Reason;
+        switch (changed.State)
+        {
+            case ReceiverState.Protected:
+                Log.Protected(_log, Guest.Name, _machine.CommittedRound);
+                break;
+            case ReceiverState.Failed:
+                Log.Failed(_log, Guest.Name, changed.Reason);
+                break;
+            case ReceiverState.Ended:
+                Log.Ended(_log, Guest.Name, changed.Reason);
+                break;
+            case ReceiverState.Promoting:
+            case ReceiverState.Promoted:
+                break;
+            default:
+                Log.State(_log, Guest.Name, Name(changed.State), changed.Reason);
+                break;
+        }
+    }
+
+    private void CloseLink()
+    {
+        if (_link is { } link)
+        {
+            _link = null;
+            Watch(link.CloseAsync());
+        }
+    }
+
+    private void StartCommit(long round)
+    {
+        if (!_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next) || next.End.Round != round)
+        {
+            throw new InvalidOperationException($"round {round} is to be committed, but another stands first");
+        }
+
+        Watch(Task.Run(() => Commit(next.Content, next.End)));
+    }
+
+    private void Commit(RoundContent content, RoundEnd end)
+    {
+        try
+        {
+            if (content.Begin.Kind == RoundKind.Full)
+            {
+                _committed.SetStream(content.TakeStream());
+            }
+            else
+            {
+                RoundApplier.ApplyMemory(content.Chunks, _blocks);
+                RoundApplier.CollectDeviceState(content.Chunks, _committed.SpareDeviceState);
+                _committed.SwapDeviceState();
+            }
+
+            _committed.Note(content.Begin, end, _time.GetUtcNow());
+            Log.Committed(_log, Guest.Name, end.Round, content.Begin.Kind, end.Counts.TotalBytes, end.PauseMicroseconds);
+            _chunkLists.Add(content.Release());
+            Post(null, new ReceiverInput.CommitDone(end.Round));
+        }
+        catch (Exception e) when (e is IOException or ProtocolException or UnauthorizedAccessException)
+        {
+            content.Dispose();
+            Post(null, new ReceiverInput.CommitFailed(end.Round, e.Message));
+        }
+    }
+
+    private async Task StartStandbyAsync()
+    {
+        try
+        {
+            StandbyGuest standby = await StandbyGuest.StartAsync(_launch, _log, _cancellation.Token);
+            _standby = standby;
+            _display = await standby.Qemu.DisplayAddressAsync(_cancellation.Token);
+            Log.StandbyReady(_log, Guest.Name, standby.Pid);
+            Post(null, new ReceiverInput.StandbyReady());
+            _ = standby.Ended.ContinueWith(
+                ended =>
+                {
+                    Post(null, new ReceiverInput.StandbyFailed(ended.Result));
+                    Post(null, new ReceiverInput.GuestEnded(ended.Result));
+                },
+                TaskScheduler.Default);
+        }
+        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException)
+        {
+            Post(null, new ReceiverInput.StandbyFailed(e.Message));
+        }
+    }
+
+    private async Task PromoteAsync(long since)
+    {
+        try
+        {
+            StandbyGuest standby = _standby ?? throw new QemuException("the standby is not running");
+            await standby.PromoteAsync(_committed.Read, _cancellation.Token);
+            _committed.Dispose();
+            double milliseconds = _time.GetElapsedTime(since).TotalMilliseconds;
+            Log.Promoted(_log, Guest.Name, _machine.CommittedRound, milliseconds, Generation);
+            Log.Reachable(_log, Guest.Name, Guest.Serial ? _directory.Socket("serial") : "none", _display ?? "none");
+            Post(null, new ReceiverInput.PromotionDone());
+        }
+        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException
+            or System.Net.Sockets.SocketException)
+        {
+            Post(null, new ReceiverInput.PromotionFailed(e.Message));
+        }
+    }
+
+    private async Task FreeAsync()
+    {
+        while (_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next))
+        {
+            next.Content.Dispose();
+        }
+
+        if (Interlocked.Exchange(ref _standby, null) is { } standby)
+        {
+            await standby.DisposeAsync();
+        }
+
+        _committed.Dispose();
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventName = "SenderConnected", Level = LogLevel.Information,
+            Message = "{Guest}: the sender at {Peer} is connected")]
+        public static partial void Connected(ILogger log, string guest, string peer);
+
+        [LoggerMessage(EventName = "StandbyReady", Level = LogLevel.Information,
+            Message = "{Guest}: the standby waits (QEMU, process {Pid})")]
+        public static partial void StandbyReady(ILogger log, string guest, int pid);
+
+        [LoggerMessage(EventName = "SessionState", Level = LogLevel.Information, Message = "{Guest}: {State}: {Reason}")]
+        public static partial void State(ILogger log, string guest, string state, string reason);
+
+        [LoggerMessage(EventName = "Protected", Level = LogLevel.Information,
+            Message = "{Guest}: PROTECTED: round {Round} is committed, the standby can take over")]
+        public static partial void Protected(ILogger log, string guest, long round);
+
+        [LoggerMessage(EventName = "RoundCommitted", Level = LogLevel.Debug,
+            Message = "{Guest}: round {Round} ({Kind}) committed: {Bytes} bytes, guest paused {PauseMicroseconds} µs")]
+        public static partial void Committed(ILogger log, string guest, long round, RoundKind kind, long bytes, long pauseMicroseconds);
+
+        [LoggerMessage(EventName = "RoundDiscarded", Level = LogLevel.Information,
+            Message = "{Guest}: the incomplete round {Round} is discarded whole: {Reason}")]
+        public static partial void Discarded(ILogger log, string guest, long round, string reason);
+
+        [LoggerMessage(EventName = "LinkRefused", Level = LogLevel.Warning,
+            Message = "{Guest}: the connection is closed: {Reason}. The committed round stays; the sender should come back by itself")]
+        public static partial void Refused(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "Promoting", Level = LogLevel.Warning,
+            Message = "{Guest}: PROMOTING the standby from round {Round}: {Reason}. Look after the primary host")]
+        public static partial void Promoting(ILogger log, string guest, long round, string reason);
+
+        [LoggerMessage(EventName = "Promoted", Level = LogLevel.Warning,
+            Message = "{Guest}: PROMOTED: the guest runs here from round {Round}, {Milliseconds:0} ms after the decision, generation"
+                + " {Generation}. It is not protected any more: give it a new standby")]
+        public static partial void Promoted(ILogger log, string guest, long round, double milliseconds, long generation);
+
+        [LoggerMessage(EventName = "GuestReachable", Level = LogLevel.Information,
+            Message = "{Guest}: serial port at {Serial}, display at {Display}")]
+        public static partial void Reachable(ILogger log, string guest, string serial, string display);
+
+        [LoggerMessage(EventName = "Held", Level = LogLevel.Warning,
+            Message = "{Guest}: the primary is lost ({Reason}) and --on-failure is hold: round {Round} stands ready. Make sure that"
+                + " the primary does not run, then type: curling-recv promote {Guest}")]
+        public static partial void Held(ILogger log, string guest, string reason, long round);
+
+        [LoggerMessage(EventName = "SessionEnded", Level = LogLevel.Information, Message = "{Guest}: ended: {Reason}")]
+        public static partial void Ended(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "SessionFailed", Level = LogLevel.Error,
+            Message = "{Guest}: FAILED: {Reason}. The guest is not protected by this receiver any more; mend the cause and restart the sender")]
+        public static partial void Failed(ILogger log, string guest, string reason);
+    }
+}

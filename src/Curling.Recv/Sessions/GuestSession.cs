@@ -1,0 +1,334 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Threading.Channels;
+using Curling.Hosting.Control;
+using Curling.Hosting.Instances;
+using Curling.Hosting.Transport;
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Qemu;
+using Curling.Qemu.Guests;
+using Curling.Qemu.Processes;
+using Curling.Recv.Rounds;
+using Curling.Recv.Standby;
+using Curling.Replication.Receiver;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv.Sessions;
+
+/// <summary>One guest on this receiver: its links, rounds, standby, and the machine that decides.</summary>
+/// <remarks>
+/// One loop steps the machine and carries out what it says; links, commits and promotions run beside it and report by
+/// posting inputs. Disposing ends everything and deletes its files.
+/// </remarks>
+internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
+{
+    private static readonly TimeSpan TickEvery = TimeSpan.FromMilliseconds(20);
+    private readonly ReceiverOptions _options;
+    private readonly ReceiverMachine _machine;
+    private readonly TimeProvider _time;
+    private readonly ILogger _log;
+    private readonly InstanceDirectory _directory;
+    private readonly Channel<(Link? Link, ReceiverInput Input)> _inputs = Channel.CreateUnbounded<(Link?, ReceiverInput)>(
+        new UnboundedChannelOptions { SingleReader = true });
+
+    private readonly ConcurrentQueue<(RoundContent Content, RoundEnd End)> _whole = new();
+    private readonly ConcurrentBag<List<Chunk>> _chunkLists = [];
+    private readonly ChunkPool _pool;
+    private readonly CancellationTokenSource _cancellation = new();
+    private readonly CommittedState _committed = new();
+    private readonly SharedMapping _memory;
+    private readonly IReadOnlyList<IStandbyBlock> _blocks;
+    private readonly QemuLaunch _launch;
+    private readonly List<Task> _work = [];
+    private readonly Task _loop;
+    private readonly long _start;
+    private StandbyGuest? _standby;
+    private Link? _link;
+    private string? _reason;
+    private string? _display;
+    private long _arrived;
+    private long _arriving;
+    private long _expected;
+    private long _arrivingSince;
+    private TimeSpan _graceUntil;
+
+    /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
+    public GuestSession(
+        ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
+        SharedMapping memory, TimeProvider time, ILogger log)
+    {
+        _options = options;
+        _time = time;
+        _log = log;
+        _launch = launch;
+        _directory = directory;
+        _memory = memory;
+        _start = time.GetTimestamp();
+        Guest = guest;
+        Sender = hello.Sender;
+        Generation = hello.Generation;
+        Blocks = hello.Blocks;
+        _blocks = [new MappedBlock(memory)];
+        _machine = new ReceiverMachine(new ReceiverSettings(options.OnFailure, options.FailureTimeout));
+        _pool = new ChunkPool(DataFrame.ChunkBytes, options.MaxRoundBytes);
+        _loop = Task.Run(RunAsync);
+        Watch(StartStandbyAsync());
+    }
+
+    /// <summary>The guest.</summary>
+    public GuestDefinition Guest { get; }
+
+    /// <summary>The run of the sender that this session belongs to.</summary>
+    public string Sender { get; }
+
+    /// <summary>The guest's generation; a promotion raises it.</summary>
+    public long Generation { get; private set; }
+
+    /// <summary>The memory blocks that were named in the handshake.</summary>
+    public IReadOnlyList<HelloBlock> Blocks { get; }
+
+    /// <summary>The state a person sees.</summary>
+    public ReceiverState State => _machine.State;
+
+    /// <summary>The last committed round.</summary>
+    public long CommittedRound => _machine.CommittedRound;
+
+    /// <summary>Whether its sender is connected.</summary>
+    public bool IsConnected => _link is not null;
+
+    /// <summary>Chunks that are out, for tests that look for leaks.</summary>
+    internal int RentedChunks => _pool.RentedChunks;
+
+    private TimeSpan Now => _time.GetElapsedTime(_start);
+
+    /// <summary>Takes a connection of this session's sender over; an older one is closed.</summary>
+    public void Attach(Link link)
+    {
+        _inputs.Writer.TryWrite((link, new ReceiverInput.LinkUp()));
+        RoundReader reader = new(link, this, _pool, _options.MaxRoundBytes, [.. _blocks.Select(b => b.Pages)]);
+        Watch(reader.RunAsync(_cancellation.Token));
+    }
+
+    /// <summary>The operator promotes the standby.</summary>
+    /// <exception cref="Curling.Hosting.Options.OperatorException">There is nothing to promote.</exception>
+    public async Task<string> PromoteAsync(CancellationToken cancellation)
+    {
+        if (_machine.State is ReceiverState.Promoted or ReceiverState.Promoting)
+        {
+            return $"{Guest.Name} is {Name(_machine.State)} already";
+        }
+
+        if (_machine.CommittedRound == 0 || _machine.IsOver)
+        {
+            throw new Hosting.Options.OperatorException($"{Guest.Name} has no committed round: there is nothing to promote");
+        }
+
+        Post(null, new ReceiverInput.PromoteAsked());
+        while (_machine.State != ReceiverState.Promoted)
+        {
+            if (_machine.IsOver)
+            {
+                throw new Hosting.Options.OperatorException($"{Guest.Name} could not be promoted: {_reason}");
+            }
+
+            await Task.Delay(5, cancellation);
+        }
+
+        return $"{Guest.Name} runs here from round {_machine.CommittedRound}";
+    }
+
+    /// <summary>The operator gives the session up.</summary>
+    public void Discard(string reason) => Post(null, new ReceiverInput.EndAsked(reason));
+
+    /// <summary>Tells the sender that the receiver stops.</summary>
+    public void SayGoodbye() =>
+        _link?.Writer.Post(FrameType.Goodbye, (ushort)GoodbyeReason.ReceiverStop, "the receiver was stopped by its operator");
+
+    /// <summary>The session as status shows it.</summary>
+    public SessionStatus Status()
+    {
+        LastRoundStatus? last = _committed.Last is { } l ? l : null;
+        BaseProgress? progress = null;
+        long expected = Volatile.Read(ref _expected);
+        if (_machine.State == ReceiverState.Prefetching && expected > 0)
+        {
+            double seconds = Math.Max(0.001, Stopwatch.GetElapsedTime(Volatile.Read(ref _arrivingSince)).TotalSeconds);
+            long arrived = Volatile.Read(ref _arrived);
+            double rate = arrived / seconds;
+            progress = new BaseProgress(
+                Math.Min(100, 100.0 * arrived / expected), (long)rate, rate > 0 ? Math.Max(0, expected - arrived) / rate : null);
+        }
+
+        StandbyGuest? standby = _standby;
+        return new SessionStatus(
+            Guest.Name,
+            Name(_machine.State),
+            _machine.CommittedRound,
+            _committed.At,
+            Generation,
+            standby?.Pid,
+            last,
+            _link?.Peer,
+            _machine.IsHeld,
+            Guest.Serial && standby is not null ? _directory.Socket("serial") : null,
+            _display,
+            progress,
+            _reason);
+    }
+
+    /// <inheritdoc/>
+    public void Post(Link? link, ReceiverInput input) => _inputs.Writer.TryWrite((link, input));
+
+    /// <inheritdoc/>
+    public RoundContent Open(RoundBegin begin)
+    {
+        Volatile.Write(ref _arriving, begin.Round);
+        Volatile.Write(ref _arrived, 0);
+        Volatile.Write(ref _expected, begin.Kind == RoundKind.Incremental ? 0 : Math.Max(begin.ExpectedBytes, 1));
+        Volatile.Write(ref _arrivingSince, Stopwatch.GetTimestamp());
+        StreamFile? stream = begin.Kind == RoundKind.Full
+            ? new StreamFile(Path.Combine(_directory.MemoryPath, $"round-{begin.Round}-{Guid.NewGuid():N}"))
+            : null;
+        return new RoundContent(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : []);
+    }
+
+    /// <inheritdoc/>
+    public void Whole(Link link, RoundContent content, RoundEnd end)
+    {
+        _whole.Enqueue((content, end));
+        Post(link, new ReceiverInput.RoundWhole(end));
+    }
+
+    /// <inheritdoc/>
+    public void Progress(RoundBegin begin, RoundCounts counts) => Volatile.Write(ref _arrived, counts.TotalBytes);
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        await _cancellation.CancelAsync();
+        _inputs.Writer.TryComplete();
+        await _loop;
+        if (_link is { } link)
+        {
+            await link.CloseAsync();
+        }
+
+        Task[] work;
+        lock (_work)
+        {
+            work = [.. _work];
+        }
+
+        await Task.WhenAll(work);
+        await FreeAsync();
+        _pool.Dispose();
+        _memory.Dispose();
+        _directory.Dispose();
+    }
+
+    /// <summary>A state's stable name.</summary>
+    internal static string Name(ReceiverState state) => state.ToString().ToLowerInvariant();
+
+    private void Watch(Task task)
+    {
+        lock (_work)
+        {
+            _work.RemoveAll(t => t.IsCompleted);
+            _work.Add(task);
+        }
+    }
+
+    private async Task RunAsync()
+    {
+        using PeriodicTimer timer = new(TickEvery, _time);
+        Task<bool> tick = timer.WaitForNextTickAsync(_cancellation.Token).AsTask();
+        Task<bool> input = _inputs.Reader.WaitToReadAsync(_cancellation.Token).AsTask();
+        TimeSpan lastTick = Now;
+        try
+        {
+            while (true)
+            {
+                await Task.WhenAny(tick, input);
+                if (input.IsCompleted)
+                {
+                    if (!await input)
+                    {
+                        return;
+                    }
+
+                    while (_inputs.Reader.TryRead(out (Link? Link, ReceiverInput Input) next))
+                    {
+                        Take(next.Link, next.Input);
+                    }
+
+                    input = _inputs.Reader.WaitToReadAsync(_cancellation.Token).AsTask();
+                }
+
+                if (tick.IsCompleted)
+                {
+                    await tick;
+                    TimeSpan now = Now;
+
+                    // Our own lateness is not the peer's silence: what it sent meanwhile has to be read first.
+                    if (now - lastTick > _options.FailureTimeout / 4)
+                    {
+                        _graceUntil = now + (_options.FailureTimeout / 2);
+                    }
+
+                    lastTick = now;
+                    Take(null, new ReceiverInput.Tick(LastHeard(now)));
+                    tick = timer.WaitForNextTickAsync(_cancellation.Token).AsTask();
+                }
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // Disposed.
+        }
+    }
+
+    private TimeSpan LastHeard(TimeSpan now) => _link is not { } link || link.WaitsForRoom || now < _graceUntil
+        ? now
+        : _time.GetElapsedTime(_start, link.Connection.LastHeard);
+
+    private void Take(Link? link, ReceiverInput input)
+    {
+        if (input is ReceiverInput.LinkUp)
+        {
+            CloseLink();
+            _link = link;
+            Log.Connected(_log, Guest.Name, link!.Peer);
+        }
+        else if (link is not null && link != _link)
+        {
+            // Of a connection that was given up: what it still brings counts for nothing.
+            if (input is ReceiverInput.RoundWhole stale)
+            {
+                DropWhole(stale.End.Round);
+            }
+
+            return;
+        }
+
+        bool held = input is ReceiverInput.RoundWhole;
+        foreach (ReceiverOutput output in _machine.Step(input, Now))
+        {
+            held &= output is not ReceiverOutput.Refuse;
+            Carry(output);
+        }
+
+        if (input is ReceiverInput.RoundWhole refused && (!held || _machine.IsOver))
+        {
+            DropWhole(refused.End.Round);
+        }
+    }
+
+    private void DropWhole(long round)
+    {
+        if (_whole.TryPeek(out (RoundContent Content, RoundEnd End) next) && next.End.Round == round && _whole.TryDequeue(out next))
+        {
+            next.Content.Dispose();
+        }
+    }
+}

@@ -1,0 +1,267 @@
+using System.Buffers;
+using System.Net;
+using System.Net.Sockets;
+using Curling.Hosting.Options;
+using Curling.Hosting.Transport;
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Qemu.Guests;
+using Curling.Replication.Sender;
+
+namespace Curling.Send.Links;
+
+/// <summary>A connection to the receiver: made, greeted, fed with boot files; then its frames come in as inputs.</summary>
+/// <remarks>Disposing closes it. Inputs are posted from its own task.</remarks>
+internal sealed class ReceiverLink : IAsyncDisposable
+{
+    private static readonly TimeSpan ConnectLimit = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan ReadyLimit = TimeSpan.FromSeconds(90);
+    private readonly FrameConnection _connection;
+    private readonly LinkWriter _control;
+    private readonly byte[] _buffer = new byte[ProtocolLimits.MaxControlPayload];
+    private readonly CancellationTokenSource _cancellation;
+    private int _disposed;
+
+    private ReceiverLink(FrameConnection connection, LinkWriter control, RoundWriter rounds, CancellationTokenSource cancellation)
+    {
+        _connection = connection;
+        _control = control;
+        Rounds = rounds;
+        _cancellation = cancellation;
+    }
+
+    /// <summary>Where rounds go in.</summary>
+    public RoundWriter Rounds { get; }
+
+    /// <summary>The clock's timestamp at which the receiver was last heard.</summary>
+    public long LastHeard => _connection.LastHeard;
+
+    /// <summary>Bytes sent.</summary>
+    public long BytesSent => _connection.BytesSent;
+
+    /// <summary>Connects and shakes hands until the receiver's standby waits.</summary>
+    /// <param name="options">Where to and how fast.</param>
+    /// <param name="hello">What to say first.</param>
+    /// <param name="files">The files that <paramref name="hello"/> names, in its order.</param>
+    /// <param name="pool">Where the chunks of rounds come from.</param>
+    /// <param name="windowBytes">What may be on its way to the link at once.</param>
+    /// <param name="time">The clock.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
+    /// <exception cref="IOException">The connection could not be made or was lost.</exception>
+    /// <exception cref="ProtocolException">The peer is not a receiver of this version.</exception>
+    /// <exception cref="RefusedException">The receiver said no.</exception>
+    public static async Task<ReceiverLink> ConnectAsync(
+        SenderOptions options, Hello hello, IReadOnlyList<BootFile> files, ChunkPool pool, long windowBytes, TimeProvider time,
+        CancellationToken cancellation)
+    {
+        FrameConnection connection = new(await DialAsync(options.Target, cancellation), options.Bandwidth.BytesPerSecond, time);
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(ReadyLimit);
+        LinkWriter? control = null;
+        try
+        {
+            await connection.SendAsync(FrameType.Hello, Handshake.Write(hello), limit.Token);
+            Welcome welcome = Handshake.ReadWelcome(
+                await ExpectAsync(connection, FrameType.Welcome, limit.Token), hello.Files.Count);
+            control = new LinkWriter(connection, options.FailureTimeout / 4, time);
+            foreach (int index in welcome.MissingFiles)
+            {
+                await SendFileAsync(connection, index, files[index], limit.Token);
+            }
+
+            await ExpectAsync(connection, FrameType.Ready, limit.Token);
+            return new ReceiverLink(
+                connection, control, new RoundWriter(connection, pool, windowBytes), new CancellationTokenSource());
+        }
+        catch (Exception e)
+        {
+            await connection.DisposeAsync();
+            if (control is not null)
+            {
+                await control.DisposeAsync();
+            }
+
+            if (e is OperationCanceledException && !cancellation.IsCancellationRequested)
+            {
+                throw new IOException($"the receiver was not ready within {ReadyLimit.TotalSeconds:F0} s");
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>Reads frames and posts what they mean until the connection ends; that end is the last thing posted.</summary>
+    public async Task RunAsync(Action<SenderInput> post)
+    {
+        string reason = "the connection was closed here";
+        try
+        {
+            while (await _connection.ReceiveHeaderAsync(_cancellation.Token) is { } header)
+            {
+                if (header.PayloadLength > _buffer.Length)
+                {
+                    throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame has no place here");
+                }
+
+                await _connection.ReceivePayloadAsync(header, _buffer, _cancellation.Token);
+                if (Read(header, _buffer.AsSpan(0, header.PayloadLength)) is { } input)
+                {
+                    post(input);
+                }
+            }
+
+            reason = "the receiver closed the connection";
+        }
+        catch (Exception e) when (e is IOException or ProtocolException)
+        {
+            reason = e.Message;
+        }
+        catch (OperationCanceledException)
+        {
+            // Closed here.
+        }
+
+        post(new SenderInput.LinkLost(reason));
+    }
+
+    /// <summary>Queues a goodbye.</summary>
+    public void SayGoodbye(GoodbyeReason reason, string text) => _control.Post(FrameType.Goodbye, (ushort)reason, text);
+
+    /// <summary>Writes what is queued beside the rounds, then closes.</summary>
+    public async Task CloseAsync()
+    {
+        await _control.CompleteAsync(TimeSpan.FromSeconds(2));
+        await DisposeAsync();
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) == 0)
+        {
+            await _cancellation.CancelAsync();
+            await _connection.DisposeAsync();
+            await _control.DisposeAsync();
+            await Rounds.DisposeAsync();
+        }
+    }
+
+    private static async Task<Socket> DialAsync(Endpoint target, CancellationToken cancellation)
+    {
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(ConnectLimit);
+        Socket socket = new(SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            if (IPAddress.TryParse(target.Host, out IPAddress? address))
+            {
+                socket.Dispose();
+                socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+                await socket.ConnectAsync(address, target.Port, limit.Token);
+            }
+            else
+            {
+                await socket.ConnectAsync(target.Host, target.Port, limit.Token);
+            }
+
+            return socket;
+        }
+        catch (SocketException e)
+        {
+            socket.Dispose();
+            throw new IOException(
+                e.SocketErrorCode == SocketError.ConnectionRefused ? "nobody listens there" : e.Message, e);
+        }
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+        {
+            socket.Dispose();
+            throw new IOException($"no answer within {ConnectLimit.TotalSeconds:F0} s");
+        }
+    }
+
+    private static async Task<byte[]> ExpectAsync(FrameConnection connection, FrameType type, CancellationToken cancellation)
+    {
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(ProtocolLimits.MaxHandshakePayload);
+        try
+        {
+            while (true)
+            {
+                FrameHeader header = await connection.ReceiveHeaderAsync(cancellation)
+                    ?? throw new IOException("the receiver closed the connection during the handshake");
+                if (header.Type is not (FrameType.Heartbeat or FrameType.Refusal) && header.Type != type)
+                {
+                    throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame came, {type} was expected");
+                }
+
+                await connection.ReceivePayloadAsync(header, buffer, cancellation);
+                ReadOnlySpan<byte> payload = buffer.AsSpan(0, header.PayloadLength);
+                if (header.Type == FrameType.Refusal)
+                {
+                    CodedText refusal = CodedText.Read(header.Type, payload);
+                    throw new RefusedException((RefusalCode)refusal.Code, refusal.Text);
+                }
+
+                if (header.Type == type)
+                {
+                    return payload.ToArray();
+                }
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private static async Task SendFileAsync(FrameConnection connection, int index, BootFile file, CancellationToken cancellation)
+    {
+        byte[] frame = new byte[FrameHeader.Bytes + FilePiece.Bytes + ProtocolLimits.MaxContentBytes];
+        using FileStream stream = File.OpenRead(file.Path);
+        long offset = 0;
+        while (offset < file.Length)
+        {
+            int wanted = (int)Math.Min(ProtocolLimits.MaxContentBytes, file.Length - offset);
+            int count = await stream.ReadAsync(frame.AsMemory(FrameHeader.Bytes + FilePiece.Bytes, wanted), cancellation);
+            if (count == 0)
+            {
+                throw new IOException($"{file.Path} became shorter while it was sent");
+            }
+
+            new FilePiece(index, offset).Write(frame.AsSpan(FrameHeader.Bytes));
+            Memory<byte> whole = frame.AsMemory(0, FrameHeader.Bytes + FilePiece.Bytes + count);
+            await connection.SendInPlaceAsync(
+                FrameType.FileData, whole, FrameHeader.HashOf(whole.Span[FrameHeader.Bytes..]), cancellation);
+            offset += count;
+        }
+    }
+
+    private static SenderInput? Read(FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        switch (header.Type)
+        {
+            case FrameType.Heartbeat:
+                Heartbeat.Read(payload);
+                return null;
+            case FrameType.Complete:
+                return new SenderInput.Completed(RoundNumber.Read(header.Type, payload));
+            case FrameType.Committed:
+                return new SenderInput.Committed(RoundNumber.Read(header.Type, payload));
+            case FrameType.Promoted:
+                return new SenderInput.Promoted(RoundNumber.Read(header.Type, payload));
+            case FrameType.Refusal:
+                CodedText refusal = CodedText.Read(header.Type, payload);
+                return new SenderInput.Refused((RefusalCode)refusal.Code, refusal.Text);
+            case FrameType.Goodbye:
+                return new SenderInput.ReceiverLeft(CodedText.Read(header.Type, payload).Text);
+            default:
+                throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame has no place here");
+        }
+    }
+}
+
+/// <summary>The receiver said no during the handshake.</summary>
+internal sealed class RefusedException(RefusalCode code, string reason) : Exception(reason)
+{
+    /// <summary>Why, for programs.</summary>
+    public RefusalCode Code { get; } = code;
+}

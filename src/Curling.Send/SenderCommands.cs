@@ -1,0 +1,198 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Curling.Hosting.Control;
+using Curling.Hosting.Logging;
+using Curling.Hosting.Options;
+using Curling.Replication.Sender;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+
+namespace Curling.Send;
+
+/// <summary>The command line of <c>curling-send</c>.</summary>
+internal static class SenderCommands
+{
+    private const string Description =
+        """
+        Runs a guest and keeps a standby of it on another host, in endless rounds.
+
+        The guest's memory and devices travel to curling-recv again and again while it runs; when this host or this program
+        dies, the standby goes on from the last round that arrived whole. The guest needs nothing installed and notices nothing.
+
+        With no --guest, a small built-in guest is protected: it counts on its serial port and checks its own memory.
+          curling-send --target tcp:192.0.2.7:7711 --bandwidth max
+          curling-send --target tcp:192.0.2.7:7711 --guest web.json
+
+        Ctrl-C and SIGTERM stop the guest and end the protection; to move the guest instead, use: curling-send switchover
+        """;
+
+    private static readonly TimeSpan CallLimit = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan SwitchoverLimit = TimeSpan.FromMinutes(3);
+
+    /// <summary>Builds the commands.</summary>
+    public static RootCommand Build()
+    {
+        Option<Endpoint> target = CommonOptions.Endpoint("--target", "Where curling-recv listens", allowPortZero: false);
+        target.Required = true;
+        Option<ByteRate> bandwidth = CommonOptions.Rate(
+            "--bandwidth", "The most that is sent per second: max, or a rate such as 500MiB/s or 10Gbit/s", ByteRate.Max);
+        Option<string?> guest = CommonOptions.Path("--guest", "The guest to run, a JSON definition (docs/guest-definition.md)");
+        Option<string> rounds = CommonOptions.Word(
+            "--rounds",
+            "full: QEMU's own migration each time; incremental: only what changed; auto: incremental where this host allows it",
+            "auto",
+            "auto", "full", "incremental");
+        Option<string> interval = new("--interval")
+        {
+            Description = "The rest between two rounds: a time such as 50ms, or auto: as short as --max-overhead allows",
+            HelpName = "TIME|auto",
+            DefaultValueFactory = _ => "auto",
+        };
+        interval.Validators.Add(result => Check(result, "--interval", t => t == "auto" || (Durations.TryParse(t, out TimeSpan d) && d <= TimeSpan.FromHours(1)),
+            "is neither a time such as 50ms nor auto"));
+        Option<string> overhead = new("--max-overhead")
+        {
+            Description = "With --interval auto: the share of its time that the guest may lose to pauses",
+            HelpName = "PERCENT",
+            DefaultValueFactory = _ => "5%",
+        };
+        overhead.Validators.Add(result => Check(result, "--max-overhead", t => TryReadShare(t, out _), "is not a share from 0.1% to 90%"));
+        Option<int> inFlight = new("--max-rounds-in-flight")
+        {
+            Description = "Rounds that may be captured and not yet committed by the receiver",
+            HelpName = "N",
+            DefaultValueFactory = _ => 4,
+        };
+        inFlight.Validators.Add(result => Check(
+            result, "--max-rounds-in-flight", t => int.TryParse(t, CultureInfo.InvariantCulture, out int n) && n is >= 1 and <= 64,
+            "is not a number from 1 to 64"));
+        Option<TimeSpan> failureTimeout = CommonOptions.Duration(
+            "--failure-timeout",
+            "A receiver that is silent for longer is lost; use the same as there",
+            TimeSpan.FromSeconds(2),
+            TimeSpan.FromMilliseconds(100),
+            TimeSpan.FromMinutes(10));
+        Option<string?> qemu = CommonOptions.Path("--qemu", "The QEMU to use; otherwise CURLING_QEMU, otherwise qemu-system-x86_64 on PATH");
+        Option<string?> control = CommonOptions.Path("--control", "The control socket; otherwise one named after the guest, under /run/curling");
+        Option<string?> logFile = CommonOptions.LogFile();
+        Option<string> logLevel = CommonOptions.LogLevelOption();
+        RootCommand root = new(Description)
+        {
+            target, bandwidth, guest, rounds, interval, overhead, inFlight, failureTimeout, qemu, control, logFile, logLevel,
+        };
+        root.SetAction((parsed, cancellation) => RunAsync(
+            new SenderOptions(
+                parsed.GetValue(target),
+                parsed.GetValue(bandwidth),
+                parsed.GetValue(guest),
+                parsed.GetValue(rounds) switch
+                {
+                    "full" => RoundChoice.Full,
+                    "incremental" => RoundChoice.Incremental,
+                    _ => RoundChoice.Auto,
+                },
+                Durations.TryParse(parsed.GetValue(interval)!, out TimeSpan rest) ? rest : null,
+                TryReadShare(parsed.GetValue(overhead)!, out double share) ? share : 0.05,
+                parsed.GetValue(inFlight),
+                parsed.GetValue(failureTimeout),
+                parsed.GetValue(qemu),
+                parsed.GetValue(control)),
+            parsed.GetValue(logFile),
+            parsed.GetValue(logLevel)!,
+            cancellation));
+        root.Subcommands.Add(StatusCommand());
+        root.Subcommands.Add(SwitchoverCommand());
+        return root;
+    }
+
+    private static void Check(System.CommandLine.Parsing.OptionResult result, string name, Func<string, bool> good, string problem)
+    {
+        if (result.Tokens.Count > 0 && !good(result.Tokens[0].Value))
+        {
+            result.AddError($"{name}: \"{result.Tokens[0].Value}\" {problem}");
+        }
+    }
+
+    private static bool TryReadShare(string text, out double share)
+    {
+        share = 0;
+        if (!text.EndsWith('%')
+            || !double.TryParse(text.AsSpan(0, text.Length - 1), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double percent)
+            || percent is < 0.1 or > 90)
+        {
+            return false;
+        }
+
+        share = percent / 100;
+        return true;
+    }
+
+    private static async Task<int> RunAsync(SenderOptions options, string? logFile, string logLevel, CancellationToken cancellation)
+    {
+        HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
+        DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
+        builder.Services.AddSingleton(TimeProvider.System);
+        builder.Services.AddSingleton(options);
+        builder.Services.AddSingleton<SenderDaemon>();
+        builder.Services.AddHostedService(services => services.GetRequiredService<SenderDaemon>());
+        builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.FromSeconds(30));
+        builder.Services.Configure<ConsoleLifetimeOptions>(o => o.SuppressStatusMessages = true);
+        builder.Services.AddSingleton<IHostLifetime, Microsoft.Extensions.Hosting.Internal.ConsoleLifetime>();
+        using IHost host = builder.Build();
+        SenderDaemon daemon = host.Services.GetRequiredService<SenderDaemon>();
+        await host.RunAsync(cancellation);
+        if (daemon.Failure is { } failure)
+        {
+            throw failure;
+        }
+
+        return daemon.Ended switch
+        {
+            SenderEnd.QemuCrashed => 3,
+            SenderEnd.Superseded => 4,
+            SenderEnd.Refused => 1,
+            _ => 0,
+        };
+    }
+
+    private static Command StatusCommand()
+    {
+        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Option<bool> json = new("--json") { Description = "Print one JSON document with stable names" };
+        Command command = new("status", "Show the guest and how it is protected") { control, json };
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            ControlReply reply = await ControlClient.CallAsync(
+                ControlPaths.Choose("send", parsed.GetValue(control)), new ControlRequest("status"), CallLimit, cancellation);
+            SenderStatus status = reply.Sender ?? throw new OperatorException(reply.Error ?? "the daemon is not a curling-send");
+            await Console.Out.WriteLineAsync(parsed.GetValue(json)
+                ? JsonSerializer.Serialize(status, ControlJson.Default.SenderStatus)
+                : StatusText.Format(status).TrimEnd());
+            return 0;
+        });
+        return command;
+    }
+
+    private static Command SwitchoverCommand()
+    {
+        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Command command = new("switchover", "Move the guest to the receiver on purpose: stop it, send a last round, let the standby go on")
+        {
+            control,
+        };
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            ControlReply reply = await ControlClient.CallAsync(
+                ControlPaths.Choose("send", parsed.GetValue(control)), new ControlRequest("switchover"), SwitchoverLimit, cancellation);
+            if (!reply.Ok)
+            {
+                throw new OperatorException(reply.Error ?? "it failed");
+            }
+
+            await Console.Out.WriteLineAsync(reply.Done);
+            return 0;
+        });
+        return command;
+    }
+}

@@ -1,0 +1,198 @@
+using System.Diagnostics;
+using Curling.Hosting.Control;
+using Curling.Linux.Memory;
+using Curling.Replication.Sender;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Send;
+
+/// <summary>What the sender tells: logs, status, answers.</summary>
+internal sealed partial class SenderDaemon
+{
+    private long _bytesPerSecond;
+    private double _roundsPerSecond;
+    private long _baseStarted;
+
+    /// <summary>What status shows.</summary>
+    public SenderStatus Status() => new(
+        _guest?.Definition.Name ?? "",
+        Name(_machine.State),
+        _machine.Round,
+        _machine.CommittedRound,
+        _guest is { Ended.IsCompleted: false } guest ? guest.Qemu.Pid : null,
+        new PauseStatus(_pauses.Last, _pauses.At(0.5), _pauses.At(0.99)),
+        Volatile.Read(ref _bytesPerSecond),
+        _options.Target.ToString(),
+        UsesIncremental ? "incremental" : "full",
+        _roundsPerSecond,
+        Generation,
+        _guest?.Serial,
+        _guest?.Display,
+        Progress(),
+        _reason);
+
+    private static string Name(SenderState state) => state.ToString().ToLowerInvariant();
+
+    private BaseProgress? Progress()
+    {
+        if (_machine.State != SenderState.Base || _link is not { } link || _capture is not { } capture)
+        {
+            return null;
+        }
+
+        double seconds = Math.Max(0.001, Stopwatch.GetElapsedTime(_baseStarted).TotalSeconds);
+        long sent = link.Rounds.RoundBytes;
+        double rate = sent / seconds;
+        long left = Math.Max(0, capture.ExpectedBaseBytes - sent);
+        return new BaseProgress(
+            Math.Min(100, 100.0 * sent / Math.Max(1, capture.ExpectedBaseBytes)), (long)rate, rate > 0 ? left / rate : null);
+    }
+
+    private void Tell(SenderOutput.StateChanged changed)
+    {
+        _reason = changed.Reason;
+        string guest = _guest!.Definition.Name;
+        switch (changed.State)
+        {
+            case SenderState.Base:
+                _baseStarted = Stopwatch.GetTimestamp();
+                Log.Base(_log, guest, _options.Target.ToString());
+                break;
+            case SenderState.Protected:
+                Log.Protected(_log, guest, _machine.CommittedRound);
+                break;
+            case SenderState.Unprotected:
+                Log.Unprotected(_log, guest, changed.Reason);
+                break;
+            case SenderState.Ended:
+                Log.Ended(_log, guest, changed.Reason);
+                break;
+        }
+    }
+
+    private async Task<ControlReply> AnswerAsync(ControlRequest request, CancellationToken cancellation)
+    {
+        switch (request.Command)
+        {
+            case "status":
+                return new ControlReply(true) { Sender = Status() };
+            case "switchover":
+                if (_machine.State != SenderState.Protected)
+                {
+                    return ControlReply.Failed(
+                        $"the guest is {Name(_machine.State)}, not protected: there is no standby to move it to yet");
+                }
+
+                Post(null, new SenderInput.Switchover());
+                while (_end is null)
+                {
+                    await Task.Delay(10, cancellation);
+                    if (_machine.State == SenderState.Unprotected)
+                    {
+                        return ControlReply.Failed($"the connection was lost during the switchover: {_reason}; see the log");
+                    }
+                }
+
+                return _end.How == SenderEnd.SwitchedOver
+                    ? ControlReply.Success($"{_guest?.Definition.Name}: {_end.Reason}")
+                    : ControlReply.Failed(_end.Reason);
+            default:
+                return ControlReply.Failed($"a sender does not know the command {request.Command}");
+        }
+    }
+
+    /// <summary>One line per second while rounds run.</summary>
+    private async Task TellAsync(CancellationToken cancellation)
+    {
+        using PeriodicTimer timer = new(TimeSpan.FromSeconds(1), _time);
+        long lastRound = 0;
+        long lastBytes = 0;
+        Links.ReceiverLink? lastLink = null;
+        long lastAt = _time.GetTimestamp();
+        while (await timer.WaitForNextTickAsync(cancellation))
+        {
+            Links.ReceiverLink? link = _link;
+            long bytes = link?.BytesSent ?? 0;
+            double seconds = Math.Max(0.001, _time.GetElapsedTime(lastAt).TotalSeconds);
+            lastAt = _time.GetTimestamp();
+            Volatile.Write(ref _bytesPerSecond, link == lastLink ? (long)((bytes - lastBytes) / seconds) : 0);
+            long round = _machine.CommittedRound;
+            _roundsPerSecond = (round - lastRound) / seconds;
+            if (Progress() is { } progress)
+            {
+                Log.Progress(
+                    _log, _guest!.Definition.Name, progress.Percent, ByteSize.Format(progress.BytesPerSecond), progress.SecondsLeft ?? 0);
+            }
+            else if (round != lastRound)
+            {
+                Log.Rounds(
+                    _log, _guest!.Definition.Name, round, _roundsPerSecond, ByteSize.Format(_bytesPerSecond),
+                    StatusText.Micros(_pauses.At(0.5)), StatusText.Micros(_pauses.At(0.99)));
+            }
+
+            lastRound = round;
+            lastBytes = bytes;
+            lastLink = link;
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventName = "BuiltinGuest", Level = LogLevel.Information,
+            Message = "No guest is named (--guest FILE): protecting the small built-in guest, which counts on its serial port and checks its own memory")]
+        public static partial void Builtin(ILogger log);
+
+        [LoggerMessage(EventName = "GuestStarted", Level = LogLevel.Information,
+            Message = "{Guest}: started, {Memory} (QEMU {Version}, {Accelerator}, process {Pid}); status: curling-send status --control {Control}")]
+        public static partial void Started(
+            ILogger log, string guest, string memory, Version version, string accelerator, int pid, string control);
+
+        [LoggerMessage(EventName = "GuestReachable", Level = LogLevel.Information,
+            Message = "{Guest}: serial port at {Serial}, display at {Display}")]
+        public static partial void Reachable(ILogger log, string guest, string serial, string display);
+
+        [LoggerMessage(EventName = "NotConnected", Level = LogLevel.Warning,
+            Message = "No connection to {Target}: {Reason}. The guest runs unprotected; check that curling-recv runs there. Trying again")]
+        public static partial void NotConnected(ILogger log, string target, string reason);
+
+        [LoggerMessage(EventName = "Refused", Level = LogLevel.Warning, Message = "{Target} refuses: {Reason}")]
+        public static partial void Refused(ILogger log, string target, string reason);
+
+        [LoggerMessage(EventName = "Base", Level = LogLevel.Information,
+            Message = "{Guest}: connected to {Target}; the first round is on its way, the guest is protected when it is committed")]
+        public static partial void Base(ILogger log, string guest, string target);
+
+        [LoggerMessage(EventName = "BaseProgress", Level = LogLevel.Information,
+            Message = "{Guest}: first round {Percent:0} % sent, {Rate}/s, {SecondsLeft:0} s left")]
+        public static partial void Progress(ILogger log, string guest, double percent, string rate, double secondsLeft);
+
+        [LoggerMessage(EventName = "Protected", Level = LogLevel.Information,
+            Message = "{Guest}: PROTECTED: round {Round} is committed")]
+        public static partial void Protected(ILogger log, string guest, long round);
+
+        [LoggerMessage(EventName = "Rounds", Level = LogLevel.Information,
+            Message = "{Guest}: protected at round {Round}, {RoundsPerSecond:0.#} rounds/s, {Rate}/s; pause median {P50}, p99 {P99}")]
+        public static partial void Rounds(
+            ILogger log, string guest, long round, double roundsPerSecond, string rate, string p50, string p99);
+
+        [LoggerMessage(EventName = "Unprotected", Level = LogLevel.Warning,
+            Message = "{Guest}: UNPROTECTED: {Reason}. The guest runs on; look after the receiver, the sender keeps trying")]
+        public static partial void Unprotected(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "CaptureFailed", Level = LogLevel.Warning,
+            Message = "{Guest}: round {Round} came to nothing: {Reason}. The guest runs; the sender connects anew")]
+        public static partial void CaptureFailed(ILogger log, string guest, long round, string reason);
+
+        [LoggerMessage(EventName = "Resumed", Level = LogLevel.Warning,
+            Message = "{Guest}: the switchover came to nothing ({Reason}): the guest runs on here. Ask again when it is protected")]
+        public static partial void Resumed(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "RemovedAbandoned", Level = LogLevel.Information,
+            Message = "Removed {Count} directories of daemons that died")]
+        public static partial void RemovedAbandoned(ILogger log, int count);
+
+        [LoggerMessage(EventName = "Ended", Level = LogLevel.Information,
+            Message = "{Guest}: ended: {Reason}; the guest's QEMU here is stopped")]
+        public static partial void Ended(ILogger log, string guest, string reason);
+    }
+}

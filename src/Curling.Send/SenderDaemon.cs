@@ -1,0 +1,381 @@
+using System.Diagnostics;
+using System.Text.Json;
+using System.Threading.Channels;
+using Curling.Hosting.Control;
+using Curling.Hosting.Instances;
+using Curling.Hosting.Options;
+using Curling.Hosting.Time;
+using Curling.Hosting.Transport;
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Qemu;
+using Curling.Qemu.Guests;
+using Curling.Replication.Sender;
+using Curling.Send.Capture;
+using Curling.Send.Guest;
+using Curling.Send.Links;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Send;
+
+/// <summary>
+/// The sender: starts the guest, keeps a link to the receiver, captures rounds as its machine says, and answers on the
+/// control socket.
+/// </summary>
+/// <remarks>
+/// One loop steps the machine and carries out what it says; the link and the capture run beside it and report by posting
+/// inputs. The guest's QEMU ends with it.
+/// </remarks>
+internal sealed partial class SenderDaemon : BackgroundService
+{
+    // What may be captured and not yet on the wire: enough to keep a fast link busy, little beside a guest's memory.
+    private const long WindowBytes = 64L << 20;
+    private static readonly TimeSpan TickEvery = TimeSpan.FromMilliseconds(20);
+    private readonly SenderOptions _options;
+    private readonly TimeProvider _time;
+    private readonly ILogger<SenderDaemon> _log;
+    private readonly IHostApplicationLifetime? _lifetime;
+    private readonly SenderMachine _machine;
+    private readonly Channel<(ReceiverLink? Link, SenderInput Input)> _inputs =
+        Channel.CreateUnbounded<(ReceiverLink?, SenderInput)>(new UnboundedChannelOptions { SingleReader = true });
+
+    private readonly ChunkPool _pool = new(DataFrame.ChunkBytes, WindowBytes + (4L * DataFrame.ChunkBytes));
+    private readonly CancellationTokenSource _work = new();
+    private readonly Percentiles _pauses = new();
+    private readonly long _start;
+    private readonly string _sender = Guid.NewGuid().ToString("N");
+    private readonly TaskCompletionSource<PrimaryGuest> _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private PrimaryGuest? _guest;
+    private IRoundCapture? _capture;
+    private ReceiverLink? _link;
+    private Task _capturing = Task.CompletedTask;
+    private Task _connecting = Task.CompletedTask;
+    private Task _closing = Task.CompletedTask;
+    private SenderOutput.End? _end;
+    private string? _reason;
+    private long _captureStarted;
+    private TimeSpan _graceUntil;
+
+    /// <summary>Creates the daemon; it starts with the host.</summary>
+    public SenderDaemon(SenderOptions options, TimeProvider time, ILogger<SenderDaemon> log, IHostApplicationLifetime? lifetime = null)
+    {
+        _options = options;
+        _time = time;
+        _log = log;
+        _lifetime = lifetime;
+        _start = time.GetTimestamp();
+        _machine = new SenderMachine(new SenderSettings(
+            UsesIncremental, options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(200), TimeSpan.FromSeconds(5)))
+        {
+            Interval = options.Interval ?? TimeSpan.FromMilliseconds(10),
+        };
+    }
+
+    /// <summary>The guest's generation.</summary>
+    public long Generation { get; } = 1;
+
+    /// <summary>What ended the daemon before the guest ran.</summary>
+    public OperatorException? Failure { get; private set; }
+
+    /// <summary>How protection ended.</summary>
+    public SenderEnd? Ended => _end?.How;
+
+    /// <summary>The guest, once it runs.</summary>
+    internal Task<PrimaryGuest> Started => _started.Task;
+
+    /// <summary>The state a person sees.</summary>
+    internal SenderState State => _machine.State;
+
+    /// <summary>Chunks that are out, for tests that look for leaks.</summary>
+    internal int RentedChunks => _pool.RentedChunks;
+
+    private bool UsesIncremental => _options.Rounds == RoundChoice.Incremental;
+
+    private TimeSpan Now => _time.GetElapsedTime(_start);
+
+    /// <inheritdoc/>
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        try
+        {
+            await RunAsync(stoppingToken);
+        }
+        catch (Exception e) when (e is OperatorException or QemuException or GuestDefinitionException or MemoryFileException)
+        {
+            Failure = e as OperatorException ?? new OperatorException(e.Message);
+            _started.TrySetException(Failure);
+        }
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            _started.TrySetCanceled(CancellationToken.None);
+        }
+        finally
+        {
+            _lifetime?.StopApplication();
+        }
+    }
+
+    private async Task RunAsync(CancellationToken stopping)
+    {
+        int removed = InstanceDirectory.RemoveAbandoned();
+        if (removed > 0)
+        {
+            Log.RemovedAbandoned(_log, removed);
+        }
+
+        if (_options.GuestFile is null)
+        {
+            Log.Builtin(_log);
+        }
+
+        PrimaryGuest guest = await PrimaryGuest.StartAsync(_options.GuestFile, _options.Qemu, _log, stopping);
+        try
+        {
+            await using ControlServer control = ControlServer.Start(
+                _options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
+            _guest = guest;
+            _capture = await CreateCaptureAsync(guest, stopping);
+            Log.Started(
+                _log, guest.Definition.Name, ByteSize.Format(guest.Definition.MemoryBytes), guest.Qemu.Version,
+                guest.Qemu.Launch.Accelerator, guest.Qemu.Pid, control.SocketPath);
+            Log.Reachable(_log, guest.Definition.Name, guest.Serial ?? "none", guest.Display ?? "none");
+            _started.TrySetResult(guest);
+            using CancellationTokenRegistration stop = stopping.Register(() => Post(null, new SenderInput.Stop()));
+            _ = guest.Ended.ContinueWith(
+                t => Post(null, t.Result.ByGuest ? new SenderInput.GuestShutdown() : new SenderInput.QemuCrashed(t.Result.Text)),
+                TaskScheduler.Default);
+            Post(null, new SenderInput.GuestStarted());
+            using CancellationTokenSource telling = new();
+            Task tell = TellAsync(telling.Token);
+            await LoopAsync();
+            await telling.CancelAsync();
+            await tell.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+        finally
+        {
+            await CloseLinkAsync();
+            await _work.CancelAsync();
+            await Task.WhenAll(_connecting, _closing);
+            await guest.Qemu.DisposeAsync();
+            await _capturing;
+            if (_capture is not null)
+            {
+                await _capture.DisposeAsync();
+            }
+
+            await guest.DisposeAsync();
+            _pool.Dispose();
+        }
+    }
+
+    private static Task<IRoundCapture> CreateCaptureAsync(PrimaryGuest guest, CancellationToken cancellation) =>
+        Task.FromResult<IRoundCapture>(new FullCapture(guest));
+
+    private void Post(ReceiverLink? link, SenderInput input) => _inputs.Writer.TryWrite((link, input));
+
+    private async Task LoopAsync()
+    {
+        using PeriodicTimer timer = new(TickEvery, _time);
+        Task<bool> tick = timer.WaitForNextTickAsync().AsTask();
+        Task<bool> input = _inputs.Reader.WaitToReadAsync().AsTask();
+        TimeSpan lastTick = Now;
+        while (_end is null)
+        {
+            if (_machine.NextTick is { } next && next - Now is { Ticks: > 0 } wait && wait < TickEvery)
+            {
+                await Task.WhenAny(tick, input, Task.Delay(wait, _time));
+            }
+            else if (_machine.NextTick is null || _machine.NextTick > Now)
+            {
+                await Task.WhenAny(tick, input);
+            }
+
+            if (input.IsCompleted)
+            {
+                await input;
+                while (_inputs.Reader.TryRead(out (ReceiverLink? Link, SenderInput Input) posted))
+                {
+                    Take(posted.Link, posted.Input);
+                }
+
+                input = _inputs.Reader.WaitToReadAsync().AsTask();
+            }
+
+            if (tick.IsCompleted)
+            {
+                await tick;
+                CheckSilence(ref lastTick);
+                tick = timer.WaitForNextTickAsync().AsTask();
+            }
+
+            Take(null, SenderInput.Tick.Instance);
+        }
+    }
+
+    private void CheckSilence(ref TimeSpan lastTick)
+    {
+        TimeSpan now = Now;
+
+        // Our own lateness is not the peer's silence.
+        if (now - lastTick > _options.FailureTimeout / 4)
+        {
+            _graceUntil = now + (_options.FailureTimeout / 2);
+        }
+
+        lastTick = now;
+        if (_link is { } link && now > _graceUntil
+            && now - _time.GetElapsedTime(_start, link.LastHeard) > _options.FailureTimeout)
+        {
+            Take(link, new SenderInput.LinkLost($"nothing was heard from the receiver for {Durations.Format(_options.FailureTimeout)}"));
+        }
+    }
+
+    private void Take(ReceiverLink? link, SenderInput input)
+    {
+        // What an earlier connection still brings counts for nothing.
+        if (link is not null && link != _link)
+        {
+            return;
+        }
+
+        foreach (SenderOutput output in _machine.Step(input, Now))
+        {
+            Carry(output);
+        }
+    }
+
+    private void Carry(SenderOutput output)
+    {
+        switch (output)
+        {
+            case SenderOutput.Connect:
+                _connecting = ConnectAsync();
+                break;
+            case SenderOutput.CloseLink:
+                _closing = Task.WhenAll(_closing, CloseLinkAsync());
+                break;
+            case SenderOutput.CaptureRound capture:
+                _captureStarted = Stopwatch.GetTimestamp();
+                _capturing = CaptureAsync(capture);
+                break;
+            case SenderOutput.SayGoodbye goodbye:
+                _link?.SayGoodbye(goodbye.Reason, goodbye.Text);
+                break;
+            case SenderOutput.ResumeGuest resume:
+                Log.Resumed(_log, _guest!.Definition.Name, resume.Reason);
+                _capturing = Task.WhenAll(_capturing, ResumeAsync());
+                break;
+            case SenderOutput.StateChanged changed:
+                Tell(changed);
+                break;
+            case SenderOutput.End end:
+                _end = end;
+                break;
+        }
+    }
+
+    private async Task ConnectAsync()
+    {
+        try
+        {
+            PrimaryGuest guest = _guest!;
+            using JsonDocument definition = JsonDocument.Parse(GuestDefinitionReader.Serialize(guest.Definition));
+            Hello hello = new(
+                _sender,
+                Generation,
+                definition.RootElement,
+                guest.Qemu.Launch.MachineType,
+                guest.Qemu.Launch.Accelerator,
+                guest.Qemu.Version.ToString(),
+                [Handshake.Full, Handshake.Incremental],
+                [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
+                _capture!.Blocks);
+            ReceiverLink link = await ReceiverLink.ConnectAsync(
+                _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
+            await _capturing;
+            _link = link;
+            _ = link.RunAsync(input => Post(link, input));
+            _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
+            Post(link, new SenderInput.Ready());
+        }
+        catch (RefusedException e)
+        {
+            Post(null, new SenderInput.Refused(e.Code, e.Message));
+            Log.Refused(_log, _options.Target.ToString(), e.Message);
+        }
+        catch (Exception e) when (e is IOException or ProtocolException or System.Net.Sockets.SocketException)
+        {
+            Log.NotConnected(_log, _options.Target.ToString(), e.Message);
+            Post(null, new SenderInput.LinkLost(e.Message));
+        }
+        catch (OperationCanceledException)
+        {
+            // The sender stops.
+        }
+    }
+
+    private async Task CloseLinkAsync()
+    {
+        if (Interlocked.Exchange(ref _link, null) is { } link)
+        {
+            await link.CloseAsync();
+        }
+    }
+
+    private async Task CaptureAsync(SenderOutput.CaptureRound capture)
+    {
+        long round = capture.Begin.Round;
+        if (_link is not { } link)
+        {
+            Post(null, new SenderInput.CaptureFailed(round, "the connection was lost"));
+            return;
+        }
+
+        try
+        {
+            CaptureResult result = await _capture!.CaptureAsync(capture.Begin, capture.Final, link.Rounds, _work.Token);
+            if (!capture.Final)
+            {
+                _pauses.Add(result.PauseMicroseconds);
+            }
+
+            Pace(result);
+            Post(null, new SenderInput.Captured(round));
+        }
+        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or TimeoutException
+            or System.Net.Sockets.SocketException)
+        {
+            string reason = e is OperationCanceledException ? "the connection was lost" : $"round {round} could not be captured: {e.Message}";
+            if (e is not OperationCanceledException && _guest is { Ended.IsCompleted: false })
+            {
+                Log.CaptureFailed(_log, _guest.Definition.Name, round, e.Message);
+            }
+
+            Post(null, new SenderInput.CaptureFailed(round, reason));
+        }
+    }
+
+    /// <summary>Chooses the rest before the next round so that pauses keep to their share of the guest's time.</summary>
+    private void Pace(CaptureResult result)
+    {
+        if (_options.Interval is null)
+        {
+            double rest = result.PauseMicroseconds * ((1 / _options.MaxOverhead) - 1);
+            double captured = Stopwatch.GetElapsedTime(_captureStarted).TotalMicroseconds - result.PauseMicroseconds;
+            _machine.Interval = TimeSpan.FromMicroseconds(Math.Clamp(rest - captured, 1_000, 2_000_000));
+        }
+    }
+
+    private async Task ResumeAsync()
+    {
+        try
+        {
+            await _capture!.ResumeAsync(_work.Token);
+        }
+        catch (Exception e) when (e is QemuException or OperationCanceledException)
+        {
+            Log.CaptureFailed(_log, _guest!.Definition.Name, _machine.Round, e.Message);
+        }
+    }
+}
