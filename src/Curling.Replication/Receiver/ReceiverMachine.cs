@@ -99,6 +99,7 @@ public sealed class ReceiverMachine
                 break;
             case ReceiverInput.LinkLost lost when _linkUp:
                 LoseLink(lost.Reason);
+                _out.Add(new ReceiverOutput.CloseLink());
                 Lost(lost.Reason);
                 break;
             case ReceiverInput.PeerGoodbye goodbye when _linkUp:

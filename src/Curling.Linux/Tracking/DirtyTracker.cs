@@ -1,0 +1,160 @@
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+
+namespace Curling.Linux.Tracking;
+
+/// <summary>
+/// Says which pages of another process were written since it was asked last, without stopping it: userfaultfd's asynchronous
+/// write protection, set up inside the process, and PAGEMAP_SCAN on its pagemap.
+/// </summary>
+/// <remarks>
+/// Scanning is for one thread. The process is stopped only for the moment in which the userfaultfd is made. When the tracker is
+/// disposed or its process dies, the kernel lifts the protection and the tracked process runs on unharmed. Writes by the kernel
+/// on behalf of the process through pages pinned before they were protected (direct I/O, VFIO) are not seen.
+/// </remarks>
+public sealed unsafe class DirtyTracker : IDisposable
+{
+    private readonly int _pid;
+    private readonly SafeFileHandle _pagemap;
+    private int _userfault;
+
+    private DirtyTracker(int pid, int userfault, SafeFileHandle pagemap)
+    {
+        _pid = pid;
+        _userfault = userfault;
+        _pagemap = pagemap;
+    }
+
+    /// <summary>Whether this kernel can do it.</summary>
+    /// <exception cref="TrackingUnavailableException">It cannot; the message says what is missing.</exception>
+    public static void CheckSupport()
+    {
+        using SafeFileHandle pagemap = OpenPagemap(Environment.ProcessId);
+
+        // Safety: an empty range: the kernel only checks the argument.
+        Interop.PagemapScanArgument argument = new() { Size = (ulong)sizeof(Interop.PagemapScanArgument) };
+        if (Interop.ioctl((int)pagemap.DangerousGetHandle(), Interop.PagemapScan, &argument) < 0)
+        {
+            throw new TrackingUnavailableException(
+                $"this kernel ({Environment.OSVersion.Version}) has no PAGEMAP_SCAN ({Interop.Error()}); incremental rounds need Linux"
+                + " 6.7 or newer");
+        }
+    }
+
+    /// <summary>Attaches to a process.</summary>
+    /// <exception cref="TrackingUnavailableException">The kernel cannot do it or does not allow it.</exception>
+    public static DirtyTracker Attach(int pid)
+    {
+        CheckSupport();
+        int remote = SyscallInjection.CreateUserfaultfd(pid);
+        int userfault = Fetch(pid, remote);
+
+        // Safety: the argument is a local of the layout that the call expects.
+        Interop.UffdioApiArgument api = new()
+        {
+            Api = Interop.UffdApi,
+            Features = Interop.UffdFeaturePagefaultFlagWp | Interop.UffdFeatureWpHugetlbfsShmem
+                | Interop.UffdFeatureWpUnpopulated | Interop.UffdFeatureWpAsync,
+        };
+        if (Interop.ioctl(userfault, Interop.UffdioApi, &api) < 0)
+        {
+            string error = Interop.Error();
+            _ = Interop.close(userfault);
+            throw new TrackingUnavailableException(
+                $"this kernel has no asynchronous write protection ({error}); incremental rounds need Linux 6.7 or newer");
+        }
+
+        return new DirtyTracker(pid, userfault, OpenPagemap(pid));
+    }
+
+    /// <summary>Tracks a range of the process's memory; all of its pages count as written until the first scan.</summary>
+    /// <exception cref="TrackingUnavailableException">The kernel does not track this kind of memory.</exception>
+    public void Register(ulong start, ulong length)
+    {
+        Interop.UffdioRegisterArgument argument = new() { Start = start, Length = length, Mode = Interop.UffdRegisterModeWp };
+
+        // Safety: the argument is a local of the layout that the call expects.
+        if (Interop.ioctl(_userfault, Interop.UffdioRegister, &argument) < 0)
+        {
+            throw new TrackingUnavailableException(
+                $"memory at 0x{start:X} ({length >> 10} KiB) of process {_pid} cannot be tracked: {Interop.Error()}; it must be anonymous"
+                + " or in a memory filesystem, and nobody else may track it");
+        }
+    }
+
+    /// <summary>Lists pages that were written and, if asked, protects them again in the same step.</summary>
+    /// <param name="start">The first address.</param>
+    /// <param name="end">The address behind the last.</param>
+    /// <param name="regions">Where to put the runs of pages.</param>
+    /// <param name="protect">Whether the pages listed count as unwritten from now on.</param>
+    /// <param name="walkEnd">How far the scan came; less than <paramref name="end"/> when <paramref name="regions"/> was full.</param>
+    /// <returns>How many regions were filled.</returns>
+    /// <exception cref="IOException">The process is gone.</exception>
+    public int Scan(ulong start, ulong end, Span<PageRegion> regions, bool protect, out ulong walkEnd)
+    {
+        fixed (PageRegion* vector = regions)
+        {
+            Interop.PagemapScanArgument argument = new()
+            {
+                Size = (ulong)sizeof(Interop.PagemapScanArgument),
+                Flags = protect ? Interop.PmScanWpMatching | Interop.PmScanCheckWpAsync : 0,
+                Start = start,
+                End = end,
+                Vector = (ulong)vector,
+                VectorLength = (ulong)regions.Length,
+                CategoryMask = Interop.PageIsWritten,
+                ReturnMask = Interop.PageIsWritten,
+            };
+
+            // Safety: the kernel fills at most regions.Length elements of the pinned span.
+            int got = Interop.ioctl((int)_pagemap.DangerousGetHandle(), Interop.PagemapScan, &argument);
+            if (got < 0)
+            {
+                throw new IOException($"the dirty pages of process {_pid} cannot be listed: {Interop.Error()}");
+            }
+
+            walkEnd = argument.WalkEnd;
+            return got;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        int userfault = Interlocked.Exchange(ref _userfault, -1);
+        if (userfault >= 0)
+        {
+            _pagemap.Dispose();
+            _ = Interop.close(userfault);
+        }
+    }
+
+    private static SafeFileHandle OpenPagemap(int pid)
+    {
+        try
+        {
+            return File.OpenHandle($"/proc/{pid}/pagemap", FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new TrackingUnavailableException($"the pagemap of process {pid} cannot be opened: {e.Message}");
+        }
+    }
+
+    private static int Fetch(int pid, int remote)
+    {
+        long pidfd = Interop.syscall(Interop.SysPidfdOpen, pid, 0, 0);
+        if (pidfd < 0)
+        {
+            throw new TrackingUnavailableException($"process {pid} cannot be opened (pidfd_open): {Interop.Error()}");
+        }
+
+        long local = Interop.syscall(Interop.SysPidfdGetfd, pidfd, remote, 0);
+        int error = Marshal.GetLastPInvokeError();
+        _ = Interop.close((int)pidfd);
+        return local >= 0
+            ? (int)local
+            : throw new TrackingUnavailableException(
+                $"the userfaultfd of process {pid} cannot be fetched (pidfd_getfd): {Marshal.GetPInvokeErrorMessage(error)}");
+    }
+}
