@@ -183,6 +183,15 @@ internal sealed partial class SenderDaemon
             Message = "{Guest}: round {Round} came to nothing: {Reason}. The guest runs; the sender connects anew")]
         public static partial void CaptureFailed(ILogger log, string guest, long round, string reason);
 
+        [LoggerMessage(EventName = "FallsBack", Level = LogLevel.Warning,
+            Message = "{Guest}: incremental rounds are not possible ({Reason}); using full rounds, which stop the guest for longer")]
+        public static partial void FallsBack(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "WaitedForLink", Level = LogLevel.Warning,
+            Message = "{Guest}: the guest stood still for {Pause} in round {Round} because the link is slower than what it writes;"
+                + " give the link more bandwidth, or accept longer pauses")]
+        public static partial void WaitedForLink(ILogger log, string guest, long round, string pause);
+
         [LoggerMessage(EventName = "Resumed", Level = LogLevel.Warning,
             Message = "{Guest}: the switchover came to nothing ({Reason}): the guest runs on here. Ask again when it is protected")]
         public static partial void Resumed(ILogger log, string guest, string reason);

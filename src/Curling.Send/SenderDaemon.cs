@@ -7,6 +7,7 @@ using Curling.Hosting.Options;
 using Curling.Hosting.Time;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
+using Curling.Linux.Tracking;
 using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
@@ -36,7 +37,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     private readonly TimeProvider _time;
     private readonly ILogger<SenderDaemon> _log;
     private readonly IHostApplicationLifetime? _lifetime;
-    private readonly SenderMachine _machine;
+    private SenderMachine _machine;
     private readonly Channel<(ReceiverLink? Link, SenderInput Input)> _inputs =
         Channel.CreateUnbounded<(ReceiverLink?, SenderInput)>(new UnboundedChannelOptions { SingleReader = true });
 
@@ -65,11 +66,7 @@ internal sealed partial class SenderDaemon : BackgroundService
         _log = log;
         _lifetime = lifetime;
         _start = time.GetTimestamp();
-        _machine = new SenderMachine(new SenderSettings(
-            UsesIncremental, options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(200), TimeSpan.FromSeconds(5)))
-        {
-            Interval = options.Interval ?? TimeSpan.FromMilliseconds(10),
-        };
+        _machine = CreateMachine(incremental: false);
     }
 
     /// <summary>The guest's generation.</summary>
@@ -90,7 +87,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     /// <summary>Chunks that are out, for tests that look for leaks.</summary>
     internal int RentedChunks => _pool.RentedChunks;
 
-    private bool UsesIncremental => _options.Rounds == RoundChoice.Incremental;
+    private bool UsesIncremental => _capture is IncrementalCapture;
 
     private TimeSpan Now => _time.GetElapsedTime(_start);
 
@@ -136,6 +133,7 @@ internal sealed partial class SenderDaemon : BackgroundService
                 _options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
             _guest = guest;
             _capture = await CreateCaptureAsync(guest, stopping);
+            _machine = CreateMachine(UsesIncremental);
             Log.Started(
                 _log, guest.Definition.Name, ByteSize.Format(guest.Definition.MemoryBytes), guest.Qemu.Version,
                 guest.Qemu.Launch.Accelerator, guest.Qemu.Pid, control.SocketPath);
@@ -169,8 +167,34 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
     }
 
-    private static Task<IRoundCapture> CreateCaptureAsync(PrimaryGuest guest, CancellationToken cancellation) =>
-        Task.FromResult<IRoundCapture>(new FullCapture(guest));
+    private SenderMachine CreateMachine(bool incremental) => new(new SenderSettings(
+        incremental, _options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(200), TimeSpan.FromSeconds(5)))
+    {
+        Interval = _options.Interval ?? TimeSpan.FromMilliseconds(10),
+    };
+
+    private async Task<IRoundCapture> CreateCaptureAsync(PrimaryGuest guest, CancellationToken cancellation)
+    {
+        if (_options.Rounds == RoundChoice.Full)
+        {
+            return new FullCapture(guest);
+        }
+
+        try
+        {
+            return await IncrementalCapture.AttachAsync(guest, cancellation);
+        }
+        catch (Exception e) when (e is TrackingUnavailableException or QemuException or IOException)
+        {
+            if (_options.Rounds == RoundChoice.Incremental)
+            {
+                throw new OperatorException($"incremental rounds are not possible: {e.Message}");
+            }
+
+            Log.FallsBack(_log, guest.Definition.Name, e.Message);
+            return new FullCapture(guest);
+        }
+    }
 
     private void Post(ReceiverLink? link, SenderInput input) => _inputs.Writer.TryWrite((link, input));
 
@@ -338,6 +362,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             if (!capture.Final)
             {
                 _pauses.Add(result.PauseMicroseconds);
+            }
+
+            if (result.WaitedForLink)
+            {
+                Log.WaitedForLink(_log, _guest!.Definition.Name, round, StatusText.Micros(result.PauseMicroseconds));
             }
 
             Pace(result);

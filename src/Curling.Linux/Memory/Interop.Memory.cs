@@ -33,4 +33,10 @@ internal static unsafe partial class Interop
 
     [LibraryImport("libc", SetLastError = true)]
     internal static partial int fallocate(int descriptor, int mode, long offset, long length);
+
+    internal const int SeekData = 3;
+    internal const int SeekHole = 4;
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial long lseek(int descriptor, long offset, int whence);
 }

@@ -119,6 +119,16 @@ public sealed unsafe class SharedMapping : IDisposable
         }
     }
 
+    /// <summary>The next part of the file, from <paramref name="offset"/> on, that holds data rather than a hole.</summary>
+    /// <returns>False when only holes follow. Reading a hole would make it memory: whoever reads all of it asks here first.</returns>
+    public bool NextData(long offset, out long start, out long end)
+    {
+        int descriptor = (int)_handle.DangerousGetHandle();
+        start = Interop.lseek(descriptor, offset, Interop.SeekData);
+        end = start < 0 ? -1 : Interop.lseek(descriptor, start, Interop.SeekHole);
+        return end > start;
+    }
+
     /// <summary>Has the kernel allocate and map a range beforehand, where it can.</summary>
     public void Populate(long offset, long length)
     {

@@ -134,6 +134,7 @@ internal sealed partial class GuestSession
             StandbyGuest standby = await StandbyGuest.StartAsync(_launch, _log, _cancellation.Token);
             _standby = standby;
             _display = await standby.Qemu.DisplayAddressAsync(_cancellation.Token);
+            _blocks = await StandbyBlocks.FindAsync(standby.Qemu, _memory, Blocks, _cancellation.Token);
             Log.StandbyReady(_log, Guest.Name, standby.Pid);
             Post(null, new ReceiverInput.StandbyReady());
             _ = standby.Ended.ContinueWith(

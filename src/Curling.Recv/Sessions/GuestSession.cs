@@ -38,7 +38,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly CancellationTokenSource _cancellation = new();
     private readonly CommittedState _committed = new();
     private readonly SharedMapping _memory;
-    private readonly IReadOnlyList<IStandbyBlock> _blocks;
+    private IReadOnlyList<IStandbyBlock> _blocks = [];
     private readonly QemuLaunch _launch;
     private readonly List<Task> _work = [];
     private readonly Task _loop;
@@ -69,7 +69,6 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         Sender = hello.Sender;
         Generation = hello.Generation;
         Blocks = hello.Blocks;
-        _blocks = [new MappedBlock(memory)];
         _machine = new ReceiverMachine(new ReceiverSettings(options.OnFailure, options.FailureTimeout));
         _pool = new ChunkPool(DataFrame.ChunkBytes, options.MaxRoundBytes);
         _loop = Task.Run(RunAsync);
@@ -106,7 +105,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     public void Attach(Link link)
     {
         _inputs.Writer.TryWrite((link, new ReceiverInput.LinkUp()));
-        RoundReader reader = new(link, this, _pool, _options.MaxRoundBytes, [.. _blocks.Select(b => b.Pages)]);
+        RoundReader reader = new(link, this, _pool, _options.MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)]);
         Watch(reader.RunAsync(_cancellation.Token));
     }
 

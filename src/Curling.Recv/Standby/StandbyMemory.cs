@@ -1,4 +1,5 @@
 using Curling.Linux.Memory;
+using Curling.Linux.Tracking;
 using Curling.Protocol;
 using Curling.Recv.Rounds;
 
@@ -20,6 +21,9 @@ internal interface IStandbyBlock
 /// <summary>A block in a shared memory file: the waiting QEMU maps the same pages.</summary>
 internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
 {
+    // Below this many pages clearing is cheaper than a system call.
+    private const int WorthAHole = 16;
+
     /// <inheritdoc/>
     public long Pages => mapping.Length / ProtocolLimits.PageBytes;
 
@@ -30,16 +34,57 @@ internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
     /// <inheritdoc/>
     public void Clear(long firstPage, int pages)
     {
-        for (int i = 0; i < pages; i++)
+        long offset = firstPage * ProtocolLimits.PageBytes;
+        long length = (long)pages * ProtocolLimits.PageBytes;
+        if (pages >= WorthAHole)
         {
-            Span<byte> page = mapping.Span((firstPage + i) * ProtocolLimits.PageBytes, ProtocolLimits.PageBytes);
-
-            // A page that was never touched stays a hole instead of becoming memory that holds zeros.
-            if (!MemoryCopy.IsZero(page))
-            {
-                page.Clear();
-            }
+            // Reading or writing a hole would turn it into memory that holds zeros.
+            mapping.PunchHole(offset, length);
         }
+        else
+        {
+            mapping.Span(offset, (int)length).Clear();
+        }
+    }
+}
+
+/// <summary>A block that only the waiting QEMU maps, such as a display's memory: written by address.</summary>
+internal sealed class RemoteBlock(int pid, ulong address, long bytes) : IStandbyBlock
+{
+    private static readonly byte[] Zeros = new byte[64 * ProtocolLimits.PageBytes];
+
+    /// <inheritdoc/>
+    public long Pages => bytes / ProtocolLimits.PageBytes;
+
+    /// <inheritdoc/>
+    public void Write(long firstPage, ReadOnlySpan<byte> content) =>
+        ProcessMemory.Write(pid, address + (ulong)(firstPage * ProtocolLimits.PageBytes), content);
+
+    /// <inheritdoc/>
+    public void Clear(long firstPage, int pages)
+    {
+        for (int left = pages; left > 0; left -= 64)
+        {
+            Write(firstPage, Zeros.AsSpan(0, Math.Min(left, 64) * ProtocolLimits.PageBytes));
+            firstPage += 64;
+        }
+    }
+}
+
+/// <summary>A ROM that this QEMU builds itself, the same as the primary's: what comes for it is not needed.</summary>
+internal sealed class OwnRomBlock(long bytes) : IStandbyBlock
+{
+    /// <inheritdoc/>
+    public long Pages => bytes / ProtocolLimits.PageBytes;
+
+    /// <inheritdoc/>
+    public void Write(long firstPage, ReadOnlySpan<byte> content)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void Clear(long firstPage, int pages)
+    {
     }
 }
 

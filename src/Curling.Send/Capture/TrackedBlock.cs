@@ -1,0 +1,60 @@
+using Curling.Linux.Memory;
+using Curling.Linux.Tracking;
+using Curling.Protocol;
+
+namespace Curling.Send.Capture;
+
+/// <summary>A block of the guest's memory: where it is in QEMU, and how its pages are read.</summary>
+internal abstract class TrackedBlock(string name, ulong address, long bytes) : IPageSource
+{
+    /// <summary>QEMU's name of it.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>Its first address in QEMU.</summary>
+    public ulong Address { get; } = address;
+
+    /// <summary>Its length.</summary>
+    public long Bytes { get; } = bytes;
+
+    /// <summary>Its pages.</summary>
+    public long Pages => Bytes / ProtocolLimits.PageBytes;
+
+    /// <inheritdoc/>
+    public abstract void Read(long firstPage, Span<byte> destination);
+
+    /// <summary>The next part from <paramref name="page"/> on that may hold something; false when nothing follows.</summary>
+    public abstract bool NextData(long page, out long start, out long end);
+}
+
+/// <summary>Guest RAM: the daemon maps the same pages.</summary>
+internal sealed class MappedRam(string name, ulong address, SharedMapping memory) : TrackedBlock(name, address, memory.Length)
+{
+    /// <inheritdoc/>
+    public override void Read(long firstPage, Span<byte> destination) =>
+        memory.Span(firstPage * ProtocolLimits.PageBytes, destination.Length).CopyTo(destination);
+
+    /// <inheritdoc/>
+    public override bool NextData(long page, out long start, out long end)
+    {
+        bool some = memory.NextData(page * ProtocolLimits.PageBytes, out start, out end);
+        start /= ProtocolLimits.PageBytes;
+        end = Math.Min(Pages, (end + ProtocolLimits.PageBytes - 1) / ProtocolLimits.PageBytes);
+        return some && start < end;
+    }
+}
+
+/// <summary>A block that only QEMU maps, such as a display's memory: read by address.</summary>
+internal sealed class RemoteMemory(string name, ulong address, long bytes, int pid) : TrackedBlock(name, address, bytes)
+{
+    /// <inheritdoc/>
+    public override void Read(long firstPage, Span<byte> destination) =>
+        ProcessMemory.Read(pid, Address + (ulong)(firstPage * ProtocolLimits.PageBytes), destination);
+
+    /// <inheritdoc/>
+    public override bool NextData(long page, out long start, out long end)
+    {
+        start = page;
+        end = Pages;
+        return start < end;
+    }
+}
