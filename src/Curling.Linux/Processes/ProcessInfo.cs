@@ -8,6 +8,9 @@ public static class ProcessInfo
     /// <summary>Whether the process exists; a zombie counts as gone.</summary>
     public static bool Exists(int pid) => Fields(pid) is { } fields && fields[0] is not ("Z" or "X");
 
+    /// <summary>The state letter of the process's main thread, such as <c>S</c> or <c>t</c> (tracing stop); null when it is gone.</summary>
+    public static string? State(int pid) => Fields(pid)?[0];
+
     /// <summary>When the process started, in clock ticks since boot; with the number it names a process for good.</summary>
     public static ulong? StartTime(int pid) =>
         Fields(pid) is { } fields && ulong.TryParse(fields[19], CultureInfo.InvariantCulture, out ulong ticks) ? ticks : null;

@@ -15,8 +15,6 @@ internal static unsafe partial class Interop
     internal const int PtraceDetach = 17;
     internal const int PtraceSeize = 0x4206;
     internal const int PtraceInterrupt = 0x4207;
-    internal const int WaitAll = 0x40000000; // __WALL
-    internal const int WaitNoHang = 1;
     internal const int SysUserfaultfd = 323;
     internal const int SysPidfdOpen = 434;
     internal const int SysPidfdGetfd = 438;
@@ -38,9 +36,6 @@ internal static unsafe partial class Interop
 
     [LibraryImport("libc", SetLastError = true)]
     internal static partial long ptrace(long request, int pid, void* address, void* data);
-
-    [LibraryImport("libc", SetLastError = true)]
-    internal static partial int waitpid(int pid, int* status, int options);
 
     [LibraryImport("libc", SetLastError = true)]
     internal static partial long syscall(long number, long a, long b, long c);

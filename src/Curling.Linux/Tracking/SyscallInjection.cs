@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Curling.Linux.Processes;
 
 namespace Curling.Linux.Tracking;
 
@@ -9,7 +10,6 @@ namespace Curling.Linux.Tracking;
 /// </summary>
 internal static unsafe class SyscallInjection
 {
-    private const int Eintr = 4;
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(10);
 
     /// <summary>Makes <c>userfaultfd(flags)</c> in the process.</summary>
@@ -78,27 +78,24 @@ internal static unsafe class SyscallInjection
         }
     }
 
+    /// <summary>
+    /// Waits for the tracing stop by looking at the process's state. waitpid would tell as well, but the runtime waits for
+    /// this child too, and whoever asks first takes the news.
+    /// </summary>
     private static void WaitStopped(int pid)
     {
         long start = Stopwatch.GetTimestamp();
         while (true)
         {
-            int status;
-            int got = Interop.waitpid(pid, &status, Interop.WaitAll | Interop.WaitNoHang);
-            if (got == pid)
+            string? state = ProcessInfo.State(pid);
+            if (state == "t")
             {
-                // 0x7F in the low byte: stopped. Anything else is its end.
-                if ((status & 0xFF) != 0x7F)
-                {
-                    throw new InvalidOperationException("QEMU ended while it was being attached to");
-                }
-
                 return;
             }
 
-            if (got < 0 && Marshal.GetLastPInvokeError() != Eintr)
+            if (state is null or "Z" or "X")
             {
-                throw new InvalidOperationException($"waiting for QEMU to stop: {Interop.Error()}");
+                throw new InvalidOperationException("QEMU ended while it was being attached to");
             }
 
             if (Stopwatch.GetElapsedTime(start) > Limit)
@@ -106,7 +103,6 @@ internal static unsafe class SyscallInjection
                 throw new InvalidOperationException($"QEMU did not stop within {Limit.TotalSeconds:F0} s");
             }
 
-            Thread.SpinWait(200);
             if (Stopwatch.GetElapsedTime(start) > TimeSpan.FromMilliseconds(2))
             {
                 Thread.Sleep(1);
