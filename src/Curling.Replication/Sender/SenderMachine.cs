@@ -68,6 +68,8 @@ public sealed class SenderMachine
         : MayCapture ? _roundAt
         : null;
 
+    private bool IsCapturingFinal => _capturing != 0 && _capturingFinal;
+
     private bool MayCapture => _link == Link.Up && _capturing == 0 && !_finalSent
         && _lastCaptured - Math.Max(_lastCommitted, _firstOfLink - 1) < _settings.MaxRoundsInFlight
         && (_lastCaptured < _firstOfLink || _lastCommitted >= _firstOfLink || _settings.MaxRoundsInFlight > 1);
@@ -113,8 +115,8 @@ public sealed class SenderMachine
             case SenderInput.Committed committed:
                 OnCommitted(committed.Round, now);
                 break;
-            case SenderInput.Promoted promoted when _finalSent && promoted.Round == _lastCaptured:
-                End(SenderEnd.SwitchedOver, $"the receiver runs the guest from round {promoted.Round}");
+            case SenderInput.Promoted promoted:
+                OnPromoted(promoted.Round);
                 break;
             case SenderInput.GuestShutdown:
                 Leave(GoodbyeReason.GuestShutdown, SenderEnd.GuestShutdown, "the guest shut itself down");
@@ -176,9 +178,7 @@ public sealed class SenderMachine
         if (_finalSent)
         {
             // The receiver welcomed this sender again, so it has not promoted: the switchover came to nothing.
-            _finalSent = false;
-            _switchover = false;
-            _out.Add(new SenderOutput.ResumeGuest("the receiver did not take the guest over"));
+            ResumeHere("the receiver did not take the guest over", release: true);
         }
 
         Become(SenderState.Base, "connected; the first round is on its way");
@@ -199,11 +199,13 @@ public sealed class SenderMachine
         if (wasUp)
         {
             // Held output is let go only where the guest goes on here; after a final cut it stands still.
-            if (!_finalSent)
+            if (!_finalSent && !IsCapturingFinal)
             {
                 _out.Add(new SenderOutput.ReleaseAllOutput());
             }
 
+            // Who asked for a switchover sees now that it failed: it must not happen at some later reconnection.
+            _switchover = false;
             Become(SenderState.Unprotected, reason);
         }
     }
@@ -213,7 +215,8 @@ public sealed class SenderMachine
         if (refused.Code == RefusalCode.Superseded)
         {
             _out.Add(new SenderOutput.CloseLink(refused.Reason));
-            End(_finalSent ? SenderEnd.SwitchedOver : SenderEnd.Superseded, refused.Reason);
+            bool handedOver = _finalSent || (IsCapturingFinal && _lastCompleted == _capturing);
+            End(handedOver ? SenderEnd.SwitchedOver : SenderEnd.Superseded, refused.Reason);
             return;
         }
 
@@ -237,20 +240,24 @@ public sealed class SenderMachine
         }
 
         _capturing = 0;
-        if (_link != Link.Up || round < _firstOfLink)
+        if (_link == Link.Up && round < _firstOfLink)
         {
+            // The receiver welcomed this sender again, so it has not promoted, and has no ear for the old connection.
             if (_capturingFinal)
             {
-                _switchover = false;
-                _out.Add(new SenderOutput.ResumeGuest("the connection was lost during the last round"));
+                ResumeHere("the connection was lost during the last round", release: true);
             }
 
             return;
         }
 
-        _lastCaptured = round;
+        // With the link down a last round may have gone out just before: only the receiver's answer can tell.
         _finalSent = _capturingFinal;
-        _roundAt = now + Interval;
+        if (_link == Link.Up || _finalSent)
+        {
+            _lastCaptured = round;
+            _roundAt = now + Interval;
+        }
     }
 
     private void OnCaptureFailed(SenderInput.CaptureFailed failed, TimeSpan now)
@@ -261,13 +268,13 @@ public sealed class SenderMachine
         }
 
         _capturing = 0;
+        bool ofThisLink = _link == Link.Up && failed.Round >= _firstOfLink;
         if (_capturingFinal)
         {
-            _switchover = false;
-            _out.Add(new SenderOutput.ResumeGuest(failed.Reason));
+            ResumeHere(failed.Reason, release: !ofThisLink);
         }
 
-        if (_link == Link.Up && failed.Round >= _firstOfLink)
+        if (ofThisLink)
         {
             LinkIsDown(failed.Reason, now);
         }
@@ -300,6 +307,33 @@ public sealed class SenderMachine
         _lastCommitted = round;
         _retry = _settings.FirstRetry;
         Become(SenderState.Protected, $"round {round} is committed");
+    }
+
+    private void OnPromoted(long round)
+    {
+        if ((_finalSent && round == _lastCaptured) || (IsCapturingFinal && round == _capturing))
+        {
+            End(SenderEnd.SwitchedOver, $"the receiver runs the guest from round {round}");
+        }
+        else if (_link == Link.Up)
+        {
+            // Whoever is wrong: the receiver runs the guest, and only one of the two may.
+            string reason = $"the receiver runs the guest from round {round}, which it was not asked to";
+            _out.Add(new SenderOutput.CloseLink(reason));
+            End(SenderEnd.Superseded, reason);
+        }
+    }
+
+    private void ResumeHere(string reason, bool release)
+    {
+        _finalSent = false;
+        _switchover = false;
+        if (release)
+        {
+            _out.Add(new SenderOutput.ReleaseAllOutput());
+        }
+
+        _out.Add(new SenderOutput.ResumeGuest(reason));
     }
 
     private bool Expected(long round, long last, string what, TimeSpan now)

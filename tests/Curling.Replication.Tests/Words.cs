@@ -1,0 +1,90 @@
+using Curling.Protocol;
+using Curling.Replication.Receiver;
+using Curling.Replication.Sender;
+
+namespace Curling.Replication.Tests;
+
+/// <summary>Inputs and outputs of both machines in few words, for stories and for the histories of failing seeds.</summary>
+internal static class Words
+{
+    public static string Of(SenderInput input) => input switch
+    {
+        SenderInput.Tick => "tick",
+        SenderInput.GuestStarted => "guest started",
+        SenderInput.Ready => "ready",
+        SenderInput.LinkLost => "link lost",
+        SenderInput.Refused refused => $"refused {refused.Code}",
+        SenderInput.ReceiverLeft => "receiver left",
+        SenderInput.Captured captured => $"captured {captured.Round}",
+        SenderInput.CaptureFailed failed => $"capture failed {failed.Round}",
+        SenderInput.Completed completed => $"completed {completed.Round}",
+        SenderInput.Committed committed => $"committed {committed.Round}",
+        SenderInput.Promoted promoted => $"promoted {promoted.Round}",
+        SenderInput.GuestShutdown => "guest shut down",
+        SenderInput.QemuCrashed => "QEMU crashed",
+        SenderInput.Stop => "stop",
+        SenderInput.Switchover => "switchover",
+        _ => throw new ArgumentOutOfRangeException(nameof(input), input, "an input without words"),
+    };
+
+    public static string Of(SenderOutput output) => output switch
+    {
+        SenderOutput.Connect => "connect",
+        SenderOutput.CloseLink => "close",
+        SenderOutput.CaptureRound capture =>
+            $"capture {capture.Begin.Round} {Kind(capture.Begin)}{(capture.Final ? " final" : "")}",
+        SenderOutput.ReleaseOutput release => $"release {release.Round}",
+        SenderOutput.ReleaseAllOutput => "release all",
+        SenderOutput.StateChanged changed => $"state {changed.State}",
+        SenderOutput.ResumeGuest => "resume guest",
+        SenderOutput.SayGoodbye goodbye => $"goodbye {goodbye.Reason}",
+        SenderOutput.End end => $"end {end.How}",
+        _ => throw new ArgumentOutOfRangeException(nameof(output), output, "an output without words"),
+    };
+
+    public static string Of(ReceiverInput input) => input switch
+    {
+        ReceiverInput.Tick tick => $"tick, heard at {tick.LastHeard.TotalMilliseconds:0}",
+        ReceiverInput.LinkUp => "link up",
+        ReceiverInput.StandbyReady => "standby ready",
+        ReceiverInput.StandbyFailed => "standby failed",
+        ReceiverInput.RoundBegan began => $"began {began.Begin.Round} {Kind(began.Begin)}",
+        ReceiverInput.RoundWhole whole => $"whole {whole.End.Round}{(whole.End.Final ? " final" : "")}",
+        ReceiverInput.RoundAbandoned abandoned => $"abandoned {abandoned.Round}",
+        ReceiverInput.CommitDone done => $"commit done {done.Round}",
+        ReceiverInput.CommitFailed failed => $"commit failed {failed.Round}",
+        ReceiverInput.Damaged damaged => $"damaged {damaged.Code}",
+        ReceiverInput.LinkLost => "link lost",
+        ReceiverInput.PeerGoodbye goodbye => $"goodbye {goodbye.Reason}",
+        ReceiverInput.PromoteAsked => "promote asked",
+        ReceiverInput.EndAsked => "end asked",
+        ReceiverInput.PromotionDone => "promotion done",
+        ReceiverInput.PromotionFailed => "promotion failed",
+        ReceiverInput.GuestEnded => "guest ended",
+        _ => throw new ArgumentOutOfRangeException(nameof(input), input, "an input without words"),
+    };
+
+    public static string Of(ReceiverOutput output) => output switch
+    {
+        ReceiverOutput.SendReady => "say ready",
+        ReceiverOutput.Discard discard => $"discard {discard.Round}",
+        ReceiverOutput.SendComplete complete => $"say complete {complete.Round}",
+        ReceiverOutput.Commit commit => $"commit {commit.Round}",
+        ReceiverOutput.SendCommitted committed => $"say committed {committed.Round}",
+        ReceiverOutput.Refuse refuse => $"refuse {refuse.Code}",
+        ReceiverOutput.CloseLink => "close",
+        ReceiverOutput.Promote promote => $"promote {promote.Round}",
+        ReceiverOutput.SendPromoted promoted => $"say promoted {promoted.Round}",
+        ReceiverOutput.StateChanged changed => $"state {changed.State}",
+        ReceiverOutput.Held held => $"held {held.Round}",
+        ReceiverOutput.Release => "free",
+        _ => throw new ArgumentOutOfRangeException(nameof(output), output, "an output without words"),
+    };
+
+    private static string Kind(RoundBegin begin) => begin.Kind switch
+    {
+        RoundKind.Full => "full",
+        RoundKind.Base => "base",
+        _ => $"on {begin.Parent}",
+    };
+}
