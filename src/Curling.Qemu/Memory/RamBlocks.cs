@@ -1,5 +1,6 @@
 using System.Globalization;
 using Curling.Linux.Tracking;
+using Curling.Qemu.Monitor;
 
 namespace Curling.Qemu.Memory;
 
@@ -14,7 +15,8 @@ public sealed record RamBlock(string Name, long UsedBytes, long TotalBytes, ulon
     public const string Ram = "ram";
 
     /// <summary>
-    /// Whether the block holds firmware or tables that QEMU itself builds, the same on both hosts: the guest cannot write it.
+    /// Whether the block holds firmware or tables that the guest cannot write and reads only while it boots; QEMU fills it
+    /// anew at a reset.
     /// </summary>
     public bool IsRom => Name.StartsWith("/rom@", StringComparison.Ordinal)
         || Name.EndsWith(".rom", StringComparison.Ordinal) || Name is "pc.bios" or "pc.rom" or "isa-bios";
@@ -23,6 +25,8 @@ public sealed record RamBlock(string Name, long UsedBytes, long TotalBytes, ulon
 /// <summary>Lists QEMU's memory blocks and finds out where they are. Source: qemu softmmu/physmem.c, <c>info ramblock</c>.</summary>
 public static class RamBlocks
 {
+    private const string Firmware = "pc.bios";
+
     /// <summary>Reads what <c>info ramblock</c> printed.</summary>
     /// <exception cref="QemuException">It holds no blocks.</exception>
     public static IReadOnlyList<RamBlock> Parse(string text)
@@ -46,9 +50,36 @@ public static class RamBlocks
     }
 
     /// <summary>
-    /// The blocks whose pages travel, with their addresses: guest RAM, and every other block that can be found. ROMs that
-    /// cannot be found stay out, since both hosts build the same.
+    /// The blocks whose pages travel, with their addresses: guest RAM, and every other block that can be found. A QEMU that
+    /// waits for a state has not filled its ROMs, so they travel too; only boot-time ROMs that cannot be found stay out.
     /// </summary>
+    /// <param name="qmp">QEMU's monitor.</param>
+    /// <param name="pid">QEMU's process.</param>
+    /// <param name="memoryPath">The file that is guest RAM.</param>
+    /// <param name="cancellation">Ends the search.</param>
+    /// <exception cref="QemuException">A block that may change, or the firmware, cannot be found.</exception>
+    public static async Task<(IReadOnlyList<RamBlock> Listed, IReadOnlyList<RamBlock> Located)> LocateAsync(
+        QmpClient qmp, int pid, string memoryPath, CancellationToken cancellation)
+    {
+        IReadOnlyList<RamBlock> listed = Parse(await qmp.HumanAsync("info ramblock", cancellation));
+        if (listed.FirstOrDefault(b => b.Name == Firmware) is { Address: 0 } firmware)
+        {
+            // The firmware ends at 4 GiB; the monitor translates addresses that the guest sees.
+            string answer = await qmp.HumanAsync($"gpa2hva 0x{(1L << 32) - firmware.TotalBytes:x}", cancellation);
+            int at = answer.LastIndexOf("0x", StringComparison.Ordinal);
+            if (at < 0 || !answer.Contains($"({Firmware})", StringComparison.Ordinal) || !Hex(answer[at..].Trim(), out ulong address))
+            {
+                throw new QemuException(
+                    $"this QEMU does not say where its firmware is ({answer.Trim()}); use QEMU 8.1 or newer, or --rounds full");
+            }
+
+            listed = [.. listed.Select(b => b.Name == Firmware ? b with { Address = address } : b)];
+        }
+
+        return (listed, Locate(pid, memoryPath, listed));
+    }
+
+    /// <summary>The blocks whose pages travel, with their addresses.</summary>
     /// <param name="pid">QEMU's process.</param>
     /// <param name="memoryPath">The file that is guest RAM.</param>
     /// <param name="all">What QEMU lists.</param>
@@ -109,7 +140,7 @@ public static class RamBlocks
             }
         }
 
-        return block.IsRom ? 0 : match;
+        return match;
     }
 
     private static bool Hex(string word, out ulong value)

@@ -19,8 +19,8 @@ internal static class StandbyBlocks
             return [];
         }
 
-        IReadOnlyList<RamBlock> listed = RamBlocks.Parse(await qemu.Qmp.HumanAsync("info ramblock", cancellation));
-        IReadOnlyList<RamBlock> located = RamBlocks.Locate(qemu.Pid, memory.Path, listed);
+        (IReadOnlyList<RamBlock> listed, IReadOnlyList<RamBlock> located) = await RamBlocks.LocateAsync(
+            qemu.Qmp, qemu.Pid, memory.Path, cancellation);
         return [.. named.Select(n => Find(n, qemu.Pid, memory, listed, located))];
     }
 
@@ -41,8 +41,9 @@ internal static class StandbyBlocks
             return new MappedBlock(memory);
         }
 
+        // Only a boot-time ROM may be missing: Locate fails for anything else.
         return located.FirstOrDefault(b => b.Name == wanted.Name) is { } found
             ? new RemoteBlock(pid, found.Address, bytes)
-            : new OwnRomBlock(bytes);
+            : new UnreachableRomBlock(bytes);
     }
 }

@@ -71,8 +71,8 @@ internal sealed class RemoteBlock(int pid, ulong address, long bytes) : IStandby
     }
 }
 
-/// <summary>A ROM that this QEMU builds itself, the same as the primary's: what comes for it is not needed.</summary>
-internal sealed class OwnRomBlock(long bytes) : IStandbyBlock
+/// <summary>A boot-time ROM that cannot be found in this QEMU: it is filled anew when the guest is reset.</summary>
+internal sealed class UnreachableRomBlock(long bytes) : IStandbyBlock
 {
     /// <inheritdoc/>
     public long Pages => bytes / ProtocolLimits.PageBytes;

@@ -73,8 +73,8 @@ internal sealed class IncrementalCapture : IRoundCapture
     public static async Task<IncrementalCapture> AttachAsync(PrimaryGuest guest, CancellationToken cancellation)
     {
         DirtyTracker.CheckSupport();
-        IReadOnlyList<RamBlock> listed = RamBlocks.Parse(await guest.Qemu.Qmp.HumanAsync("info ramblock", cancellation));
-        IReadOnlyList<RamBlock> located = RamBlocks.Locate(guest.Qemu.Pid, guest.Memory.Path, listed);
+        (_, IReadOnlyList<RamBlock> located) = await RamBlocks.LocateAsync(
+            guest.Qemu.Qmp, guest.Qemu.Pid, guest.Memory.Path, cancellation);
         TrackedBlock[] blocks =
         [
             .. located.Select(TrackedBlock (b) => b.Name == RamBlock.Ram
