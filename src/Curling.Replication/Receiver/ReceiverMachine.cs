@@ -27,6 +27,9 @@ public sealed class ReceiverMachine
     private bool _readySent;
     private RoundBegin? _open;
     private long _lastWhole;
+    private long _lastWholeOfEarlierLinks;
+    private bool _finalWhole;
+    private bool _promotionAsked;
     private long _committing;
     private bool _committingFinal;
     private string? _promoteWhenCommitted;
@@ -51,6 +54,8 @@ public sealed class ReceiverMachine
     /// <summary>Whether nothing more will happen.</summary>
     public bool IsOver => _state is ReceiverState.Ended or ReceiverState.Failed;
 
+    private bool HoldsRound => CommittedRound != 0 || _committing != 0 || _whole.Count > 0;
+
     /// <summary>Takes in one event and returns what to do about it; the list is valid until the next step.</summary>
     public IReadOnlyList<ReceiverOutput> Step(ReceiverInput input, TimeSpan now)
     {
@@ -66,10 +71,7 @@ public sealed class ReceiverMachine
                 OnTick(tick.LastHeard, now);
                 break;
             case ReceiverInput.LinkUp:
-                _linkUp = true;
-                _readySent = false;
-                _lossReason = null;
-                _reconnectBy = null;
+                OnLinkUp();
                 break;
             case ReceiverInput.StandbyReady:
                 _standbyReady = true;
@@ -176,11 +178,37 @@ public sealed class ReceiverMachine
         }
     }
 
+    private void OnLinkUp()
+    {
+        LoseLink("the sender made a new connection");
+        if (_state >= ReceiverState.Promoting || _finalWhole || _promotionAsked)
+        {
+            // Taken back, the sender would let its guest run beside the one that is started here.
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the guest is being taken over by the receiver"));
+            return;
+        }
+
+        // The sender lives, its guest runs on: a promotion because it was lost is not wanted any more.
+        _linkUp = true;
+        _lastWholeOfEarlierLinks = _lastWhole;
+        _promoteWhenCommitted = null;
+        _lossReason = null;
+        _reconnectBy = null;
+    }
+
     private void OnRoundBegan(RoundBegin begin, TimeSpan now)
     {
         if (!_readySent || !_linkUp)
         {
             Refuse(RefusalCode.Protocol, $"round {begin.Round} came before the standby was ready", now);
+        }
+        else if (_open is { } open)
+        {
+            Refuse(RefusalCode.Protocol, $"round {begin.Round} began inside round {open.Round}", now);
+        }
+        else if (_finalWhole)
+        {
+            Refuse(RefusalCode.Protocol, $"round {begin.Round} came after the last one, round {_lastWhole}", now);
         }
         else if (begin.Round <= _lastWhole || (begin.Kind == RoundKind.Incremental && begin.Parent != _lastWhole))
         {
@@ -206,6 +234,7 @@ public sealed class ReceiverMachine
 
         _open = null;
         _lastWhole = end.Round;
+        _finalWhole = end.Final;
         _whole.Enqueue(end);
         _out.Add(new ReceiverOutput.SendComplete(end.Round));
     }
@@ -231,7 +260,9 @@ public sealed class ReceiverMachine
         _committing = 0;
         CommittedRound = round;
         Become(ReceiverState.Protected, $"round {round} is committed");
-        if (_linkUp)
+
+        // A new connection knows nothing of the rounds that the old one left in line.
+        if (_linkUp && round > _lastWholeOfEarlierLinks)
         {
             _out.Add(new ReceiverOutput.SendCommitted(round));
         }
@@ -263,11 +294,12 @@ public sealed class ReceiverMachine
 
     private void OnPromoteAsked()
     {
-        if (_state is ReceiverState.Promoting or ReceiverState.Promoted)
+        if (_state is ReceiverState.Promoting or ReceiverState.Promoted || !HoldsRound)
         {
             return;
         }
 
+        _promotionAsked = true;
         if (_linkUp)
         {
             LoseLink("the operator promoted the standby");
@@ -294,8 +326,7 @@ public sealed class ReceiverMachine
         }
 
         _lossReason = reason;
-        bool something = CommittedRound != 0 || _committing != 0 || _whole.Count > 0;
-        if (!something)
+        if (!HoldsRound)
         {
             Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
         }
@@ -312,9 +343,13 @@ public sealed class ReceiverMachine
     private void Refuse(RefusalCode code, string reason, TimeSpan now)
     {
         // The sender lives: it gets time to come back before its silence counts as a loss.
+        if (_linkUp)
+        {
+            _reconnectBy = now + _settings.FailureTimeout;
+        }
+
         LoseLink(reason);
         _out.Add(new ReceiverOutput.Refuse(code, reason));
-        _reconnectBy = now + _settings.FailureTimeout;
         if (CommittedRound == 0 && _state < ReceiverState.Promoting)
         {
             Become(ReceiverState.Waiting, reason);
