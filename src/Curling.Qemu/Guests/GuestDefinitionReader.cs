@@ -11,6 +11,14 @@ public static class GuestDefinitionReader
     /// <summary>The longest document taken.</summary>
     public const int MaxBytes = 64 * 1024;
 
+    internal static readonly string[] FieldNames =
+    [
+        "$schema", "name", "machine", "accelerator", "cpu", "vcpus", "memory", "kernel", "initrd", "append", "firmware", "serial",
+        "display", "disks", "networks",
+    ];
+
+    internal static readonly string[] DisplayFieldNames = ["type", "listen"];
+
     private const int MaxText = 4096;
     private const long MinMemory = 1L << 20;
     private const long MaxMemory = 16L << 40;
@@ -22,23 +30,20 @@ public static class GuestDefinitionReader
     /// <exception cref="GuestDefinitionException">The file cannot be read or does not hold a definition.</exception>
     public static GuestDefinition Load(string path)
     {
-        byte[] bytes;
+        byte[] bytes = new byte[MaxBytes + 1];
+        int length;
         try
         {
-            FileInfo file = new(path);
-            if (file.Exists && file.Length > MaxBytes)
-            {
-                throw new GuestDefinitionException(path, "", $"the file has {file.Length} bytes, a definition at most {MaxBytes}");
-            }
-
-            bytes = File.ReadAllBytes(path);
+            // Read no more than may be there: a path can also name a device that never ends.
+            using FileStream file = new(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
+            length = file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new GuestDefinitionException(path, "", $"the guest definition cannot be read: {e.Message}");
         }
 
-        return Parse(bytes, path, Path.GetDirectoryName(Path.GetFullPath(path)));
+        return Parse(bytes.AsMemory(0, length), path, Path.GetDirectoryName(Path.GetFullPath(path)));
     }
 
     /// <summary>Reads a definition from UTF-8 JSON.</summary>
@@ -50,7 +55,12 @@ public static class GuestDefinitionReader
     {
         if (json.Length > MaxBytes)
         {
-            throw new GuestDefinitionException(source, "", $"it has {json.Length} bytes, a definition at most {MaxBytes}");
+            throw new GuestDefinitionException(source, "", $"it is longer than the {MaxBytes} bytes that a definition may have");
+        }
+
+        if (json.Span.StartsWith("\uFEFF"u8))
+        {
+            json = json[3..]; // the mark that some editors put before UTF-8
         }
 
         try
@@ -64,11 +74,11 @@ public static class GuestDefinitionReader
         catch (JsonException e)
         {
             throw new GuestDefinitionException(
-                source, "", $"not JSON at line {e.LineNumber + 1}, column {e.BytePositionInLine + 1}: {Short(e.Message)}");
+                source, "", $"not JSON at line {e.LineNumber + 1}, column {e.BytePositionInLine + 1}: {ReasonOf(e)}");
         }
         catch (InvalidOperationException)
         {
-            // The JSON reader's answer to text that is not UTF-8.
+            // The JSON reader's answer to a field name that is not UTF-8.
             throw new GuestDefinitionException(source, "", "it holds text that is not valid Unicode");
         }
     }
@@ -129,8 +139,7 @@ public static class GuestDefinitionReader
 
     private static GuestDefinition Read(Fields fields, string? baseDirectory)
     {
-        fields.Allow("$schema", "name", "machine", "accelerator", "cpu", "vcpus", "memory", "kernel", "initrd", "append",
-            "firmware", "serial", "display", "disks", "networks");
+        fields.Allow(FieldNames);
         string name = fields.Text("name", required: true)!;
         fields.Require(
             name.Length is > 0 and <= 63 && !name.AsSpan().ContainsAnyExcept(NameCharacters) && name[0] is not ('.' or '-'),
@@ -177,7 +186,7 @@ public static class GuestDefinitionReader
             return null;
         }
 
-        fields.Allow("type", "listen");
+        fields.Allow(DisplayFieldNames);
         string type = fields.Text("type", required: true)!;
         fields.Require(type is "vnc" or "spice", "type", $"\"{Short(type)}\" is neither vnc nor spice");
         string listen = fields.Text("listen") ?? "127.0.0.1:0";
@@ -209,6 +218,13 @@ public static class GuestDefinitionReader
         {
             w.WriteString(name, value);
         }
+    }
+
+    // The JSON reader ends its message with the place, counted from zero; the place is told already, counted from one.
+    private static string ReasonOf(JsonException e)
+    {
+        int place = e.Message.IndexOf(" LineNumber:", StringComparison.Ordinal);
+        return Short(place < 0 ? e.Message : e.Message[..place]);
     }
 
     private static string Short(string text)
@@ -268,7 +284,7 @@ public static class GuestDefinitionReader
             }
 
             Require(value.ValueKind == JsonValueKind.String, field, $"it is {Kind(value)}, not a text");
-            string text = value.GetString()!;
+            string text = TextOf(value, field);
             Require(text.Length is > 0 and <= MaxText, field, $"it has {text.Length} characters; 1 to {MaxText} are allowed");
             Require(!text.Any(char.IsControl), field, "it holds control characters");
             return text;
@@ -306,7 +322,7 @@ public static class GuestDefinitionReader
             long bytes = 0;
             bool good = value.ValueKind == JsonValueKind.Number
                 ? value.TryGetInt64(out bytes)
-                : value.ValueKind == JsonValueKind.String && ByteSize.TryParse(value.GetString(), out bytes);
+                : value.ValueKind == JsonValueKind.String && ByteSize.TryParse(TextOf(value, field), out bytes);
             Require(good, field, $"\"{Short(value.ToString())}\" is not a size; write for example \"512MiB\"");
             Require(
                 bytes >= from && bytes <= to, field, $"{ByteSize.Format(bytes)} is not from {ByteSize.Format(from)} to {ByteSize.Format(to)}");
@@ -320,6 +336,18 @@ public static class GuestDefinitionReader
             if (Find(field, out JsonElement value))
             {
                 Require(value.ValueKind == JsonValueKind.Array && value.GetArrayLength() == 0, field, problem);
+            }
+        }
+
+        private string TextOf(JsonElement value, string field)
+        {
+            try
+            {
+                return value.GetString()!;
+            }
+            catch (InvalidOperationException)
+            {
+                throw new GuestDefinitionException(_source, _prefix + field, "it is not valid Unicode text");
             }
         }
 

@@ -80,9 +80,12 @@ public sealed class QmpClient : IAsyncDisposable
     public async Task<JsonElement> ExecuteAsync(
         string command, Action<Utf8JsonWriter>? arguments = null, TimeSpan? limit = null, CancellationToken cancellation = default)
     {
+        TimeSpan wait = limit ?? DefaultLimit;
         long id = Interlocked.Increment(ref _nextId);
         TaskCompletionSource<JsonElement> answer = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _open[id] = (command, answer);
+        using CancellationTokenSource timer = CancellationTokenSource.CreateLinkedTokenSource(cancellation, _cancellation.Token);
+        timer.CancelAfter(wait);
         try
         {
             if (Volatile.Read(ref _ended) is { } ended)
@@ -90,12 +93,14 @@ public sealed class QmpClient : IAsyncDisposable
                 throw new QmpException($"{command}: {ended}");
             }
 
-            await SendAsync(Write(command, arguments, id), command, cancellation);
-            return await answer.Task.WaitAsync(limit ?? DefaultLimit, cancellation);
+            await SendAsync(Write(command, arguments, id), command, timer.Token);
+            return await answer.Task.WaitAsync(timer.Token);
         }
-        catch (TimeoutException)
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
-            throw new QmpException($"{command}: QEMU did not answer within {(limit ?? DefaultLimit).TotalSeconds:F0} s");
+            throw new QmpException(_cancellation.IsCancellationRequested
+                ? $"{command}: the conversation with QEMU's monitor was closed"
+                : $"{command}: QEMU did not answer within {wait.TotalSeconds:0.###} s");
         }
         finally
         {
@@ -149,10 +154,16 @@ public sealed class QmpClient : IAsyncDisposable
         {
             while (!bytes.IsEmpty)
             {
-                bytes = bytes[await _socket.SendAsync(bytes, SocketFlags.None, _cancellation.Token)..];
+                bytes = bytes[await _socket.SendAsync(bytes, SocketFlags.None, cancellation)..];
             }
         }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
+        catch (OperationCanceledException)
+        {
+            // QEMU may hold half a command now; it would take the next one for the other half.
+            _socket.Dispose();
+            throw;
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
             throw new QmpException($"{command}: QEMU closed its monitor");
         }
@@ -236,7 +247,8 @@ public sealed class QmpClient : IAsyncDisposable
         }
         else if (root.TryGetProperty("error", out _) && !root.TryGetProperty("id", out _))
         {
-            throw ErrorOf(root, "the monitor");
+            // QEMU could not even read a command, so nobody knows whose answer will never come.
+            throw ErrorOf(root, "a command");
         }
     }
 

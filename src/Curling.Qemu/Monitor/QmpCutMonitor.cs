@@ -1,3 +1,4 @@
+using System.Buffers.Text;
 using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
@@ -9,16 +10,26 @@ namespace Curling.Qemu.Monitor;
 /// A second conversation with QEMU's monitor, for the cut alone: it waits on the calling thread, so that no scheduling of
 /// ours lengthens the guest's pause, and sends stop and save in one write.
 /// </summary>
-/// <remarks>One thread uses it. Nothing is allocated in a cut once the buffers have grown.</remarks>
+/// <remarks>
+/// One thread uses it. Nothing is allocated in a cut once the buffers have grown. After a command that was not answered in
+/// time it can still be used: every command has an id of its own, and an answer that comes late is thrown away. Were it taken
+/// for the answer to a later command, a round would be sealed with the device state of another instant.
+/// </remarks>
 public sealed class QmpCutMonitor : IDisposable
 {
+    private const string SaveName = "xen-save-devices-state";
+    private const int MaxPath = 4096;
     private readonly Socket _socket;
     private readonly QmpLineReader _lines = new(QmpClient.MaxLineBytes);
-    private readonly byte[] _cont = "{\"execute\":\"cont\",\"id\":3}\n"u8.ToArray();
-    private readonly byte[] _stop = "{\"execute\":\"stop\",\"id\":1}\n"u8.ToArray();
+    private readonly QmpCutMessage _message = new();
+
+    // A character of the path becomes six bytes at most.
+    private readonly byte[] _out = new byte[(6 * MaxPath) + 512];
+    private int _length;
+    private long _id;
     private string? _path;
-    private byte[] _stopAndSave = [];
-    private byte[] _save = [];
+    private byte[] _escapedPath = [];
+    private string? _broken;
 
     private QmpCutMonitor(Socket socket)
     {
@@ -31,15 +42,20 @@ public sealed class QmpCutMonitor : IDisposable
     /// <summary>QEMU's stamp of the last resume, microseconds since 1970; 0 before the first.</summary>
     public long QemuResumeMicros { get; private set; }
 
+    /// <summary>When the last stop was read here, by <see cref="Stopwatch"/>; 0 before the first.</summary>
+    public long StoppedAt { get; private set; }
+
+    /// <summary>When the last resume was read here, by <see cref="Stopwatch"/>; 0 before the first.</summary>
+    public long ResumedAt { get; private set; }
+
     /// <summary>Connects and opens the conversation.</summary>
+    /// <exception cref="QmpException">It could not be opened.</exception>
     public static async Task<QmpCutMonitor> ConnectAsync(string path, TimeSpan limit, Task gaveUp, CancellationToken cancellation)
     {
         QmpCutMonitor monitor = new(await QmpLineReader.ConnectAsync(path, limit, gaveUp, cancellation));
         try
         {
-            await Task.Run(
-                () => monitor.Run("{\"execute\":\"qmp_capabilities\",\"id\":9}\n"u8.ToArray(), 9, "qmp_capabilities", limit),
-                cancellation);
+            await Task.Run(() => monitor.Run("qmp_capabilities"u8, "qmp_capabilities", limit), cancellation);
             return monitor;
         }
         catch
@@ -49,59 +65,117 @@ public sealed class QmpCutMonitor : IDisposable
         }
     }
 
-    /// <summary>Stops the guest and has QEMU save its device state into a file.</summary>
+    /// <summary>
+    /// Stops the guest and has QEMU save its device state into a file. If only the saving fails, the guest stays stopped.
+    /// </summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
     public void StopAndSave(string path, TimeSpan limit)
     {
-        Prepare(path);
-        Send(_stopAndSave, "stop");
         long deadline = Deadline(limit);
-        Await(1, "stop", deadline);
-        Await(2, "xen-save-devices-state", deadline);
+        Prepare(path);
+        long stop = Write("stop"u8);
+        long save = WriteSave();
+        Send("stop");
+        QmpException? refused = Await(stop, "stop", deadline);
+
+        // QEMU runs the save even after a stop that it refused: wait for both, so that the file is at rest afterwards.
+        refused = Await(save, SaveName, deadline) is { } second ? refused ?? second : refused;
+        if (refused is not null)
+        {
+            throw refused;
+        }
     }
 
     /// <summary>Stops the guest.</summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
-    public void Stop(TimeSpan limit) => Run(_stop, 1, "stop", limit);
+    public void Stop(TimeSpan limit) => Run("stop"u8, "stop", limit);
 
     /// <summary>Has QEMU save the device state of a stopped guest into a file.</summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
     public void Save(string path, TimeSpan limit)
     {
         Prepare(path);
-        Run(_save, 2, "xen-save-devices-state", limit);
+        Run(WriteSave(), SaveName, limit);
     }
 
     /// <summary>Lets the guest run.</summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
-    public void Continue(TimeSpan limit) => Run(_cont, 3, "cont", limit);
+    public void Continue(TimeSpan limit) => Run("cont"u8, "cont", limit);
 
     /// <inheritdoc/>
     public void Dispose() => _socket.Dispose();
 
-    private void Prepare(string path)
+    private void Run(ReadOnlySpan<byte> command, string name, TimeSpan limit) => Run(Write(command), name, limit);
+
+    private void Run(long id, string name, TimeSpan limit)
     {
-        if (_path == path)
+        long deadline = Deadline(limit);
+        Send(name);
+        if (Await(id, name, deadline) is { } refused)
         {
-            return;
+            throw refused;
         }
-
-        string save = $"{{\"execute\":\"xen-save-devices-state\",\"id\":2,\"arguments\":{{\"filename\":\"{JsonEncodedText.Encode(path)}\",\"live\":false}}}}\n";
-        _save = Encoding.UTF8.GetBytes(save);
-        _stopAndSave = [.. _stop, .. _save];
-        _path = path;
-    }
-
-    private void Run(byte[] command, int id, string name, TimeSpan limit)
-    {
-        Send(command, name);
-        Await(id, name, Deadline(limit));
     }
 
     private static long Deadline(TimeSpan limit) => Stopwatch.GetTimestamp() + (long)(limit.TotalSeconds * Stopwatch.Frequency);
 
-    private void Send(ReadOnlySpan<byte> bytes, string name)
+    private long Write(ReadOnlySpan<byte> command)
     {
+        Append("{\"execute\":\""u8);
+        Append(command);
+        Append("\",\"id\":"u8);
+        return AppendId();
+    }
+
+    private void Prepare(string path)
+    {
+        if (string.Equals(_path, path, StringComparison.Ordinal))
+        {
+            return;
+        }
+
+        if (path.Length is 0 or > MaxPath)
+        {
+            throw new ArgumentException($"a path of {path.Length} characters is not usable; 1 to {MaxPath} are", nameof(path));
+        }
+
+        _escapedPath = JsonEncodedText.Encode(path).EncodedUtf8Bytes.ToArray();
+        _path = path;
+    }
+
+    private long WriteSave()
+    {
+        // live=false: QEMU keeps its disks, for the guest goes on here.
+        Append("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"live\":false,\"filename\":\""u8);
+        Append(_escapedPath);
+        Append("\"},\"id\":"u8);
+        return AppendId();
+    }
+
+    private void Append(ReadOnlySpan<byte> bytes)
+    {
+        bytes.CopyTo(_out.AsSpan(_length));
+        _length += bytes.Length;
+    }
+
+    private long AppendId()
+    {
+        _id++;
+        Utf8Formatter.TryFormat(_id, _out.AsSpan(_length), out int digits);
+        _length += digits;
+        Append("}\n"u8);
+        return _id;
+    }
+
+    private void Send(string name)
+    {
+        ReadOnlySpan<byte> bytes = _out.AsSpan(0, _length);
+        _length = 0;
+        if (_broken is { } why)
+        {
+            throw new QmpException($"{name}: {why}");
+        }
+
         try
         {
             while (!bytes.IsEmpty)
@@ -111,19 +185,20 @@ public sealed class QmpCutMonitor : IDisposable
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
-            throw new QmpException($"{name}: QEMU closed its monitor");
+            throw Break(name, "QEMU closed its monitor");
         }
     }
 
-    private void Await(int id, string name, long deadline)
+    /// <summary>Reads until the answer to one command is there: null, or QEMU's refusal.</summary>
+    private QmpException? Await(long id, string name, long deadline)
     {
         while (true)
         {
             while (_lines.TryTake(out ReadOnlyMemory<byte> line))
             {
-                if (Take(line.Span, id, name))
+                if (Take(line.Span, id, name, out QmpException? refused))
                 {
-                    return;
+                    return refused;
                 }
             }
 
@@ -138,86 +213,60 @@ public sealed class QmpCutMonitor : IDisposable
                 int count = _socket.Receive(_lines.Room().Span);
                 if (count == 0)
                 {
-                    throw new QmpException($"{name}: QEMU closed its monitor");
+                    throw Break(name, "QEMU closed its monitor");
                 }
 
                 _lines.Filled(count);
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException)
             {
-                throw new QmpException($"{name}: QEMU closed its monitor");
+                throw Break(name, "QEMU closed its monitor");
             }
         }
     }
 
     /// <summary>Reads one line; true when it is the answer waited for.</summary>
-    private bool Take(ReadOnlySpan<byte> line, int id, string name)
+    private bool Take(ReadOnlySpan<byte> line, long id, string name, out QmpException? refused)
     {
+        refused = null;
+        if (line.Trim(" \t\r"u8).IsEmpty)
+        {
+            return false;
+        }
+
         try
         {
-            Utf8JsonReader reader = new(line);
-            bool isAnswer = false;
-            bool isError = false;
-            bool isStop = false;
-            bool isResume = false;
-            long stamp = 0;
-            if (!reader.Read() || reader.TokenType != JsonTokenType.StartObject)
-            {
-                throw new QmpException("QEMU's monitor said something that is not QMP: a line is not an object");
-            }
-
-            while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
-            {
-                if (reader.ValueTextEquals("id"u8))
-                {
-                    reader.Read();
-                    isAnswer = reader.TokenType == JsonTokenType.Number && reader.TryGetInt32(out int got) && got == id;
-                }
-                else if (reader.ValueTextEquals("event"u8))
-                {
-                    reader.Read();
-                    isStop = reader.ValueTextEquals("STOP"u8);
-                    isResume = reader.ValueTextEquals("RESUME"u8);
-                }
-                else if (reader.ValueTextEquals("timestamp"u8))
-                {
-                    reader.Read();
-                    stamp = StampOf(ref reader);
-                }
-                else
-                {
-                    isError |= reader.ValueTextEquals("error"u8);
-                    reader.Skip();
-                }
-            }
-
-            QemuStopMicros = isStop ? stamp : QemuStopMicros;
-            QemuResumeMicros = isResume ? stamp : QemuResumeMicros;
-            return isAnswer && isError
-                ? throw new QmpException($"QEMU refused {name}: {Encoding.UTF8.GetString(line)}", "GenericError")
-                : isAnswer;
+            _message.Read(line);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
-            throw new QmpException($"QEMU's monitor said something that is not QMP: {e.Message}");
+            throw Break(name, $"QEMU's monitor said something that is not QMP: {e.Message}");
+        }
+
+        switch (_message.Kind)
+        {
+            case QmpCutMessageKind.Stop:
+                StoppedAt = Stopwatch.GetTimestamp();
+                QemuStopMicros = _message.Micros;
+                return false;
+            case QmpCutMessageKind.Resume:
+                ResumedAt = Stopwatch.GetTimestamp();
+                QemuResumeMicros = _message.Micros;
+                return false;
+            case QmpCutMessageKind.Error when _message.Id < 0:
+                // QEMU could not even read a command, so nobody knows which answer will never come.
+                throw Break(name, $"QEMU did not understand a command: {_message.ErrorDescription}");
+            case QmpCutMessageKind.Error when _message.Id == id:
+                refused = new QmpException($"QEMU refused {name}: {_message.ErrorDescription}", _message.ErrorClass);
+                return true;
+            default:
+                return _message.Kind == QmpCutMessageKind.Return && _message.Id == id;
         }
     }
 
-    private static long StampOf(ref Utf8JsonReader reader)
+    private QmpException Break(string name, string why)
     {
-        long seconds = 0;
-        long micros = 0;
-        while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
-        {
-            bool isSeconds = reader.ValueTextEquals("seconds"u8);
-            reader.Read();
-            if (reader.TokenType == JsonTokenType.Number && reader.TryGetInt64(out long value))
-            {
-                seconds = isSeconds ? value : seconds;
-                micros = isSeconds ? micros : value;
-            }
-        }
-
-        return (seconds * 1_000_000) + micros;
+        _broken = why;
+        return new QmpException($"{name}: {why}");
     }
 }

@@ -1,5 +1,8 @@
+using System.Net;
+using System.Net.Sockets;
 using System.Text.Json;
 using Curling.Linux.Processes;
+using Curling.Qemu.Guests;
 using Curling.Qemu.Monitor;
 using Microsoft.Extensions.Logging;
 
@@ -46,6 +49,7 @@ public sealed partial class QemuProcess : IAsyncDisposable
     /// <exception cref="QemuException">It did not start; the message has what it printed.</exception>
     public static async Task<QemuProcess> StartAsync(QemuLaunch launch, ILogger log, CancellationToken cancellation)
     {
+        launch = WithSpicePort(launch);
         IReadOnlyList<string> arguments = QemuCommandLine.Build(launch);
         Log.Starting(log, launch.Binary, string.Join(' ', arguments));
         ChildProcess child = QemuBinary.StartChild(new ChildProcessOptions(launch.Binary, arguments)
@@ -109,6 +113,32 @@ public sealed partial class QemuProcess : IAsyncDisposable
         Cut.Dispose();
         await Qmp.DisposeAsync();
         await _child.DisposeAsync();
+    }
+
+    /// <summary>QEMU looks for a free port for VNC, but takes port 0 for a SPICE display that nobody can reach.</summary>
+    private static QemuLaunch WithSpicePort(QemuLaunch launch)
+    {
+        if (launch.Definition.Display is not { Type: "spice" } defined)
+        {
+            return launch;
+        }
+
+        DisplayDefinition display = defined with { Listen = launch.DisplayListen ?? defined.Listen };
+        if (display.Port != 0 || !IPAddress.TryParse(display.Host, out IPAddress? address))
+        {
+            return launch;
+        }
+
+        try
+        {
+            using TcpListener free = new(address, 0);
+            free.Start();
+            return launch with { DisplayListen = free.LocalEndpoint.ToString() };
+        }
+        catch (SocketException e)
+        {
+            throw new QemuException($"there is no free port for the display on {display.Host}: {e.Message}", e);
+        }
     }
 
     private static partial class Log
