@@ -19,7 +19,9 @@ public readonly record struct RoundCounts(int Frames, long StreamBytes, long Mem
         SectionKind.Stream => this with { Frames = Frames + 1, StreamBytes = StreamBytes + contentBytes },
         SectionKind.Memory => this with
         {
-            Frames = Frames + 1, MemoryBytes = MemoryBytes + contentBytes, MemoryPages = MemoryPages + pages,
+            Frames = Frames + 1,
+            MemoryBytes = MemoryBytes + contentBytes,
+            MemoryPages = MemoryPages + pages,
         },
         _ => this with { Frames = Frames + 1, DeviceBytes = DeviceBytes + contentBytes },
     };

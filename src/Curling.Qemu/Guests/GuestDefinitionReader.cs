@@ -67,7 +67,9 @@ public static class GuestDefinitionReader
         {
             using JsonDocument document = JsonDocument.Parse(json, new JsonDocumentOptions
             {
-                MaxDepth = 8, AllowTrailingCommas = true, CommentHandling = JsonCommentHandling.Skip,
+                MaxDepth = 8,
+                AllowTrailingCommas = true,
+                CommentHandling = JsonCommentHandling.Skip,
             });
             return Read(new Fields(document.RootElement, source, ""), baseDirectory);
         }

@@ -1,0 +1,160 @@
+using System.Diagnostics;
+using Curling.Linux.Processes;
+using Xunit;
+using Xunit.Abstractions;
+
+namespace Curling.TestKit.Daemons;
+
+/// <summary>
+/// A place of its own for one test: runtime and memory directories that nobody else uses, and the daemons started in it. At
+/// its end everything is stopped and must have left nothing behind.
+/// </summary>
+public sealed class Lab : IAsyncDisposable
+{
+    private readonly List<Daemon> _daemons = [];
+    private readonly ITestOutputHelper _output;
+    private bool _checkLeftovers = true;
+
+    /// <summary>Creates the directories.</summary>
+    public Lab(ITestOutputHelper output, string qemu)
+    {
+        _output = output;
+        Qemu = qemu;
+        Name = "ct" + Guid.NewGuid().ToString("N")[..8];
+        Directory = Path.Combine(Path.GetTempPath(), Name);
+        Runtime = Path.Combine(Directory, "run");
+        Memory = Path.Combine("/dev/shm", Name);
+        System.IO.Directory.CreateDirectory(Runtime);
+        System.IO.Directory.CreateDirectory(Memory);
+    }
+
+    /// <summary>What tells this lab from others in command lines.</summary>
+    public string Name { get; }
+
+    /// <summary>For the test's own files.</summary>
+    public string Directory { get; }
+
+    /// <summary>The daemons' runtime directory.</summary>
+    public string Runtime { get; }
+
+    /// <summary>The daemons' memory filesystem.</summary>
+    public string Memory { get; set; }
+
+    /// <summary>The QEMU that the daemons run.</summary>
+    public string Qemu { get; set; }
+
+    /// <summary>Starts <c>curling-recv</c> on a free port and waits until it listens.</summary>
+    public async Task<Receiver> StartReceiverAsync(params string[] options)
+    {
+        Receiver receiver = new(this, ["--listen", "tcp:127.0.0.1:0", "--control", Path.Combine(Runtime, $"recv{_daemons.Count}.ctl"), .. options]);
+        _daemons.Add(receiver);
+        await receiver.UntilLogAsync("Listening on ");
+        receiver.FindPort();
+        return receiver;
+    }
+
+    /// <summary>Starts <c>curling-send</c>.</summary>
+    public Sender StartSender(string target, string? guest, params string[] options)
+    {
+        Sender sender = new(this, ["--target", target, "--control", Path.Combine(Runtime, $"send{_daemons.Count}.ctl"),
+            .. guest is null ? Array.Empty<string>() : ["--guest", guest], .. options]);
+        _daemons.Add(sender);
+        return sender;
+    }
+
+    /// <summary>Runs a program of Curling to its end.</summary>
+    public async Task<(int Code, string Output, string Error)> RunAsync(string program, params string[] arguments)
+    {
+        using Process process = Start(program, arguments);
+        Task<string> output = process.StandardOutput.ReadToEndAsync();
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        using CancellationTokenSource limit = new(TimeSpan.FromSeconds(120));
+        try
+        {
+            await process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            process.Kill();
+            throw new TimeoutException($"{program} {string.Join(' ', arguments)} did not end: {await output} {await error}");
+        }
+
+        return (process.ExitCode, await output, await error);
+    }
+
+    /// <summary>Leaves a mess on purpose: do not look for it.</summary>
+    public void ExpectLeftovers() => _checkLeftovers = false;
+
+    /// <summary>What daemons left behind: their directories, memory and QEMUs.</summary>
+    public IReadOnlyList<string> Leftovers()
+    {
+        List<string> found = [];
+        found.AddRange(System.IO.Directory.EnumerateFileSystemEntries(Runtime).Where(p => !p.EndsWith(".log", StringComparison.Ordinal)));
+        if (System.IO.Directory.Exists(Memory))
+        {
+            found.AddRange(System.IO.Directory.EnumerateFileSystemEntries(Memory));
+        }
+
+        foreach (string entry in System.IO.Directory.EnumerateDirectories("/proc"))
+        {
+            if (int.TryParse(Path.GetFileName(entry), out int pid)
+                && ProcessInfo.CommandLine(pid) is { } line && line.Contains(Name) && line.Contains("qemu"))
+            {
+                found.Add($"process {pid}: {line[..Math.Min(120, line.Length)]}");
+            }
+        }
+
+        return found;
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        // Receivers last: a sender that is stopped says goodbye to one that listens.
+        foreach (Daemon daemon in _daemons.OrderBy(d => d is Receiver))
+        {
+            await daemon.StopAsync();
+            _output.WriteLine($"---- {daemon.Title}");
+            foreach (string line in daemon.Log.TakeLast(60))
+            {
+                _output.WriteLine(line);
+            }
+        }
+
+        IReadOnlyList<string> left = [];
+        for (int i = 0; i < 100 && (left = Leftovers()).Count > 0 && _checkLeftovers; i++)
+        {
+            await Task.Delay(50);
+        }
+
+        System.IO.Directory.Delete(Directory, recursive: true);
+        if (System.IO.Directory.Exists(Memory) && Memory.StartsWith("/dev/shm/ct", StringComparison.Ordinal))
+        {
+            System.IO.Directory.Delete(Memory, recursive: true);
+        }
+
+        if (_checkLeftovers)
+        {
+            Assert.True(left.Count == 0, "left behind: " + string.Join("; ", left));
+        }
+    }
+
+    internal Process Start(string program, IEnumerable<string> arguments)
+    {
+        ProcessStartInfo start = new(Path.Combine(AppContext.BaseDirectory, program))
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        foreach (string argument in arguments)
+        {
+            start.ArgumentList.Add(argument);
+        }
+
+        start.Environment["CURLING_RUNTIME"] = Runtime;
+        start.Environment["CURLING_SHM"] = Memory;
+        start.Environment["CURLING_QEMU"] = Qemu;
+        start.Environment["DOTNET_gcServer"] = "0";
+        return Process.Start(start)!;
+    }
+}

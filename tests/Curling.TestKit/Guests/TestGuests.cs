@@ -1,0 +1,57 @@
+using Curling.Qemu.BuiltinGuest;
+using Curling.Qemu.Processes;
+using Xunit;
+
+namespace Curling.TestKit.Guests;
+
+/// <summary>What there is to test with on this machine; eng/install-deps brings it.</summary>
+public static class TestGuests
+{
+    /// <summary>Names of QEMU versions that tests run on, for theory data.</summary>
+    public static readonly string[] Versions = ["7.2", "10.0"];
+
+    /// <summary>The path of a QEMU version; skips the test loudly when it is not there.</summary>
+    public static string Qemu(string version)
+    {
+        string? path = Environment.GetEnvironmentVariable("CURLING_QEMU_" + version.Replace('.', '_'));
+        Skip.If(string.IsNullOrEmpty(path), $"QEMU {version} is not installed (CURLING_QEMU_{version.Replace('.', '_')}); run eng/install-deps");
+        return path!;
+    }
+
+    /// <summary>Skips the test loudly when KVM is not usable.</summary>
+    public static void NeedsKvm() => Skip.IfNot(QemuBinary.KvmUsable(), "/dev/kvm cannot be opened: the KVM path is not tested here");
+
+    /// <summary>Writes the definition of a built-in guest.</summary>
+    public static string WriteBuiltin(
+        string directory, string name, string accelerator = "tcg", string memory = "64MiB", string append = "ws=8M rate=500",
+        string more = "")
+    {
+        string image = Path.Combine(directory, "builtin-guest.bin");
+        if (!File.Exists(image))
+        {
+            File.WriteAllBytes(image, BuiltinGuestImage.Read());
+        }
+
+        return Write(directory, name, $"\"accelerator\": \"{accelerator}\", \"memory\": \"{memory}\", \"firmware\": \"{image}\", \"append\": \"{append}\"{more}");
+    }
+
+    /// <summary>Writes the definition of the Linux guest; skips the test loudly when it is not there.</summary>
+    public static string WriteLinux(string directory, string name, string more = "")
+    {
+        string? kernel = Environment.GetEnvironmentVariable("CURLING_LINUX_KERNEL");
+        string? initrd = Environment.GetEnvironmentVariable("CURLING_LINUX_INITRD");
+        Skip.If(string.IsNullOrEmpty(kernel) || string.IsNullOrEmpty(initrd), "the Linux guest is not built; run eng/install-deps");
+        return Write(
+            directory,
+            name,
+            $"\"accelerator\": \"tcg\", \"memory\": \"192MiB\", \"kernel\": \"{kernel}\", \"initrd\": \"{initrd}\","
+            + $" \"append\": \"console=ttyS0 quiet counter.ws=8 counter.rate=500\"{more}");
+    }
+
+    private static string Write(string directory, string name, string fields)
+    {
+        string path = Path.Combine(directory, name + ".json");
+        File.WriteAllText(path, $"{{ \"name\": \"{name}\", {fields} }}");
+        return path;
+    }
+}
