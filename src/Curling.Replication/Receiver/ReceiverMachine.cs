@@ -320,7 +320,8 @@ public sealed class ReceiverMachine
 
     private void Lost(string reason)
     {
-        if (_state >= ReceiverState.Promoting)
+        // After the last round of a switchover nothing is left to decide: it is promoted when it is committed.
+        if (_state >= ReceiverState.Promoting || _finalWhole)
         {
             return;
         }

@@ -120,7 +120,10 @@ public sealed class ReceiverEndTests
         ReceiverStory story = ReceiverStory.InProtection(onFailure);
         story.Began(2);
         story.Whole(2, final: true);
-        story.LinkLost();
+
+        // Nobody is asked to decide: the sender has handed the guest over.
+        Assert.DoesNotContain("held", story.LinkLost());
+        Assert.False(story.Machine.IsHeld);
 
         // The sender's guest stands still: taken back, the sender would let it run on beside the promoted one.
         Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));

@@ -1,0 +1,118 @@
+using Curling.Protocol;
+using Curling.Replication.Receiver;
+using Curling.Replication.Sender;
+
+namespace Curling.Replication.Tests.Exploration;
+
+/// <summary>Output leaves when a round is captured instead of when it is complete.</summary>
+internal sealed class ReleasesAtCapture : Defect
+{
+    public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs) =>
+        input is SenderInput.Captured captured ? [.. outputs, new SenderOutput.ReleaseOutput(captured.Round)] : outputs;
+}
+
+/// <summary>One round more is in flight than allowed.</summary>
+internal sealed class OneRoundTooManyInFlight : Defect
+{
+    public override SenderSettings Settings(SenderSettings settings) =>
+        settings with { MaxRoundsInFlight = settings.MaxRoundsInFlight + 1 };
+}
+
+/// <summary>The guest is resumed when the link goes after the last round of a switchover.</summary>
+internal sealed class ResumesAfterTheLastRound : Defect
+{
+    private bool _final;
+
+    public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs)
+    {
+        _final &= outputs.All(o => o is not SenderOutput.ResumeGuest);
+        _final |= outputs.Any(o => o is SenderOutput.CaptureRound { Final: true });
+        if (!_final || input is not SenderInput.LinkLost)
+        {
+            return outputs;
+        }
+
+        _final = false;
+        return [.. outputs, new SenderOutput.ResumeGuest("planted")];
+    }
+}
+
+/// <summary>A guest whose switchover came to nothing stays stopped.</summary>
+internal sealed class NeverResumes : Defect
+{
+    public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs) =>
+        [.. outputs.Where(o => o is not SenderOutput.ResumeGuest)];
+}
+
+/// <summary>A round is committed as soon as it begins.</summary>
+internal sealed class CommitsAnIncompleteRound : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        input is ReceiverInput.RoundBegan began && outputs.All(o => o is not ReceiverOutput.Refuse)
+            ? [.. outputs, new ReceiverOutput.Commit(began.Begin.Round)]
+            : outputs;
+}
+
+/// <summary>A round is called complete as soon as it begins.</summary>
+internal sealed class SaysCompleteTooEarly : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        input is ReceiverInput.RoundBegan began && outputs.All(o => o is not ReceiverOutput.Refuse)
+            ? [.. outputs, new ReceiverOutput.SendComplete(began.Begin.Round)]
+            : [.. outputs.Where(o => o is not ReceiverOutput.SendComplete)];
+}
+
+/// <summary>A loss promotes at once, whatever whole rounds still wait to be committed.</summary>
+internal sealed class DropsWholeRoundsAtPromotion : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        input is ReceiverInput.LinkLost && machine.State == ReceiverState.Protected && !machine.IsHeld
+            && outputs.All(o => o is not (ReceiverOutput.Promote or ReceiverOutput.Held))
+            ? [.. outputs, new ReceiverOutput.Promote(machine.CommittedRound, "planted")]
+            : outputs;
+}
+
+/// <summary>A normal goodbye is taken for a lost link.</summary>
+internal sealed class PromotesAfterGoodbye : Defect
+{
+    public override ReceiverInput In(ReceiverInput input) =>
+        input is ReceiverInput.PeerGoodbye { Reason: not GoodbyeReason.QemuCrashed } ? new ReceiverInput.LinkLost("planted") : input;
+}
+
+/// <summary>A sender that comes back too late is taken back beside the promoted guest.</summary>
+internal sealed class TakesTheSupersededBack : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        input is ReceiverInput.LinkUp && outputs.Any(o => o is ReceiverOutput.Refuse) ? [new ReceiverOutput.SendReady()] : outputs;
+}
+
+/// <summary>Only the first connection is ever told that rounds may come.</summary>
+internal sealed class ForgetsReady : Defect
+{
+    private bool _said;
+
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs)
+    {
+        if (!outputs.Any(o => o is ReceiverOutput.SendReady))
+        {
+            return outputs;
+        }
+
+        bool said = _said;
+        _said = true;
+        return said ? [.. outputs.Where(o => o is not ReceiverOutput.SendReady)] : outputs;
+    }
+}
+
+/// <summary>A round is called committed when its commit begins.</summary>
+internal sealed class AcknowledgesTooEarly : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        [.. outputs.SelectMany(o => o is ReceiverOutput.Commit commit ? [o, new ReceiverOutput.SendCommitted(commit.Round)] : (ReceiverOutput[])[o])];
+}
