@@ -251,7 +251,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         public static partial void Progress(ILogger log, string guest, double percent, string rate, double secondsLeft);
 
         [LoggerMessage(EventName = "RemovedAbandoned", Level = LogLevel.Information,
-            Message = "Removed {Count} directories of daemons that died")]
+            Message = "Removed {Count} directories and sockets that dead daemons left behind")]
         public static partial void RemovedAbandoned(ILogger log, int count);
 
         [LoggerMessage(EventName = "TooManyHandshakes", Level = LogLevel.Warning,

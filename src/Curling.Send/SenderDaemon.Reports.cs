@@ -197,7 +197,7 @@ internal sealed partial class SenderDaemon
         public static partial void Resumed(ILogger log, string guest, string reason);
 
         [LoggerMessage(EventName = "RemovedAbandoned", Level = LogLevel.Information,
-            Message = "Removed {Count} directories of daemons that died")]
+            Message = "Removed {Count} directories and sockets that dead daemons left behind")]
         public static partial void RemovedAbandoned(ILogger log, int count);
 
         [LoggerMessage(EventName = "Ended", Level = LogLevel.Information,

@@ -11,6 +11,7 @@ using Curling.Linux.Tracking;
 using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
+using Curling.Qemu.Monitor;
 using Curling.Replication.Sender;
 using Curling.Send.Capture;
 using Curling.Send.Guest;
@@ -33,6 +34,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     // What may be captured and not yet on the wire: enough to keep a fast link busy, little beside a guest's memory.
     private const long WindowBytes = 64L << 20;
     private static readonly TimeSpan TickEvery = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan EndLimit = TimeSpan.FromSeconds(10);
     private readonly SenderOptions _options;
     private readonly TimeProvider _time;
     private readonly ILogger<SenderDaemon> _log;
@@ -375,6 +377,16 @@ internal sealed partial class SenderDaemon : BackgroundService
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or TimeoutException
             or System.Net.Sockets.SocketException)
         {
+            // A QEMU that closed its monitor is ending, and how it ends decides what the receiver is told: that news comes first.
+            if (e is QmpException { ErrorClass.Length: 0 } && _guest is { } guest)
+            {
+                await Task.WhenAny(guest.Ended, Task.Delay(EndLimit));
+                if (guest.Ended.IsCompleted)
+                {
+                    return;
+                }
+            }
+
             string reason = e is OperationCanceledException ? "the connection was lost" : $"round {round} could not be captured: {e.Message}";
             if (e is not OperationCanceledException && _guest is { Ended.IsCompleted: false })
             {

@@ -62,10 +62,12 @@ public sealed class ControlServer : IAsyncDisposable
 {
     private const int MaxRequest = 64 * 1024;
     private static readonly TimeSpan ReadLimit = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan AnswerLimit = TimeSpan.FromSeconds(2);
     private readonly Socket _listener;
     private readonly Func<ControlRequest, CancellationToken, Task<ControlReply>> _handler;
     private readonly CancellationTokenSource _cancellation = new();
     private readonly Task _loop;
+    private volatile bool _closing;
 
     private ControlServer(Socket listener, string path, Func<ControlRequest, CancellationToken, Task<ControlReply>> handler)
     {
@@ -126,16 +128,19 @@ public sealed class ControlServer : IAsyncDisposable
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
-        await _cancellation.CancelAsync();
-        _listener.Dispose();
-        await _loop;
+        // Whoever is being answered gets the answer; nobody new is let in.
         File.Delete(SocketPath);
+        _closing = true;
+        _listener.Dispose();
+        await Task.WhenAny(_loop, Task.Delay(AnswerLimit));
+        await _cancellation.CancelAsync();
+        await _loop;
         _cancellation.Dispose();
     }
 
     private async Task AcceptAsync()
     {
-        while (!_cancellation.IsCancellationRequested)
+        while (!_closing)
         {
             try
             {

@@ -52,10 +52,16 @@ public sealed class InstanceDirectory : IDisposable
     public string Socket(string name) => Path.Combine(RuntimePath, name + ".sock");
 
     /// <summary>Deletes what dead daemons of this user left behind.</summary>
-    /// <returns>How many directories were deleted.</returns>
+    /// <returns>How many directories and control sockets were deleted.</returns>
     public static int RemoveAbandoned()
     {
         int removed = 0;
+        foreach (string socket in Directory.GetFiles(ControlPaths.RuntimeDirectory(), "*.sock").Where(s => !ControlServer.Answers(s)))
+        {
+            File.Delete(socket);
+            removed++;
+        }
+
         foreach (string place in (ReadOnlySpan<string>)[ControlPaths.RuntimeDirectory(), MemoryBase])
         {
             if (!Directory.Exists(place))

@@ -70,6 +70,11 @@ internal sealed class FullCapture : IRoundCapture
             }
 
             string status = await done.WaitAsync(SettleLimit, both.Token);
+            if (status == MigrationEvents.QemuEnded)
+            {
+                throw new QmpException("QEMU ended during the round");
+            }
+
             if (status != "completed")
             {
                 throw new QemuException($"QEMU's migration of round {begin.Round} ended as {status}");

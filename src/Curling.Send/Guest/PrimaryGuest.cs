@@ -155,6 +155,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
 /// <remarks>Thread-safe.</remarks>
 internal sealed class MigrationEvents
 {
+    /// <summary>How a migration ends when QEMU does.</summary>
+    public const string QemuEnded = "QEMU ended";
+
     private readonly Lock _lock = new();
     private TaskCompletionSource<string> _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private TaskCompletionSource _resumed = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -204,7 +207,7 @@ internal sealed class MigrationEvents
     {
         lock (_lock)
         {
-            _done.TrySetResult("QEMU ended");
+            _done.TrySetResult(QemuEnded);
             _resumed.TrySetResult();
         }
     }

@@ -46,7 +46,8 @@ public sealed class Lab : IAsyncDisposable
     /// <summary>Starts <c>curling-recv</c> on a free port and waits until it listens.</summary>
     public async Task<Receiver> StartReceiverAsync(params string[] options)
     {
-        Receiver receiver = new(this, ["--listen", "tcp:127.0.0.1:0", "--control", Path.Combine(Runtime, $"recv{_daemons.Count}.ctl"), .. options]);
+        string[] listen = options.Contains("--listen") ? [] : ["--listen", "tcp:127.0.0.1:0"];
+        Receiver receiver = new(this, [.. listen, "--control", Path.Combine(Runtime, $"recv-{_daemons.Count}.sock"), .. options]);
         _daemons.Add(receiver);
         await receiver.UntilLogAsync("Listening on ");
         receiver.FindPort();
@@ -56,10 +57,18 @@ public sealed class Lab : IAsyncDisposable
     /// <summary>Starts <c>curling-send</c>.</summary>
     public Sender StartSender(string target, string? guest, params string[] options)
     {
-        Sender sender = new(this, ["--target", target, "--control", Path.Combine(Runtime, $"send{_daemons.Count}.ctl"),
+        Sender sender = new(this, ["--target", target, "--control", Path.Combine(Runtime, $"send-{_daemons.Count}.sock"),
             .. guest is null ? Array.Empty<string>() : ["--guest", guest], .. options]);
         _daemons.Add(sender);
         return sender;
+    }
+
+    /// <summary>A daemon that was killed cannot clear away: starts one more, which does, and waits until it has.</summary>
+    public async Task ClearAwayAsync()
+    {
+        Receiver next = await StartReceiverAsync();
+        await next.UntilLogAsync("Removed ");
+        await next.StopAsync();
     }
 
     /// <summary>Runs a program of Curling to its end.</summary>

@@ -1,0 +1,2 @@
+// Guests share two cores: one test after the other.
+[assembly: CollectionBehavior(DisableTestParallelization = true)]
