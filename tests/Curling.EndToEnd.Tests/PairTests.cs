@@ -166,7 +166,7 @@ public sealed class PairTests(ITestOutputHelper output)
         await sender.UntilAsync(s => s.State == "protected" && s.CommittedRound > status.CommittedRound, "it is protected again");
         SerialLog.AssertOneLife(new SerialLog(status.Serial!).Lines());
         Assert.NotNull(await second.SessionAsync("builtin"));
-        await lab.ClearAwayAsync();
+        Assert.Contains(second.Log, l => l.Contains("Removed "));
     }
 
     [SkippableFact]
