@@ -98,11 +98,9 @@ public static class QemuBinary
     {
         if (answer.ValueKind == JsonValueKind.Object && answer.TryGetProperty("qemu", out JsonElement qemu)
             && qemu.ValueKind == JsonValueKind.Object
-            && qemu.TryGetProperty("major", out JsonElement major) && major.TryGetInt32(out int a) && a >= 0
-            && qemu.TryGetProperty("minor", out JsonElement minor) && minor.TryGetInt32(out int b) && b >= 0
-            && qemu.TryGetProperty("micro", out JsonElement micro) && micro.TryGetInt32(out int c) && c >= 0)
+            && Part(qemu, "major", out int major) && Part(qemu, "minor", out int minor) && Part(qemu, "micro", out int micro))
         {
-            return new Version(a, b, c);
+            return new Version(major, minor, micro);
         }
 
         throw new QemuException("QEMU's answer to query-version names no version");
@@ -121,19 +119,34 @@ public static class QemuBinary
         }
     }
 
-    private static Dictionary<string, string> ReadMachines(JsonElement answer)
+    /// <summary>Reads what <c>query-machines</c> returned.</summary>
+    /// <exception cref="QemuException">It is not a list of machine types.</exception>
+    internal static Dictionary<string, string> ReadMachines(JsonElement answer)
     {
         Dictionary<string, string> machines = [];
-        foreach (JsonElement machine in answer.EnumerateArray())
+        foreach (JsonElement machine in answer.ValueKind == JsonValueKind.Array ? answer.EnumerateArray() : default)
         {
-            string name = machine.GetProperty("name").GetString() ?? "";
-            machines[name] = name;
-            if (machine.TryGetProperty("alias", out JsonElement alias) && alias.GetString() is { } other)
+            if (Text(machine, "name") is { } name)
             {
-                machines[other] = name;
+                machines[name] = name;
+                if (Text(machine, "alias") is { } alias)
+                {
+                    machines[alias] = name;
+                }
             }
         }
 
-        return machines;
+        return machines.Count > 0 ? machines : throw new QemuException("QEMU's answer to query-machines names no machine types");
     }
+
+    private static bool Part(JsonElement version, string name, out int number)
+    {
+        number = -1;
+        return version.TryGetProperty(name, out JsonElement value) && value.ValueKind == JsonValueKind.Number
+            && value.TryGetInt32(out number) && number >= 0;
+    }
+
+    private static string? Text(JsonElement item, string name) =>
+        item.ValueKind == JsonValueKind.Object && item.TryGetProperty(name, out JsonElement value)
+            && value.ValueKind == JsonValueKind.String ? value.GetString() : null;
 }

@@ -100,6 +100,9 @@ internal sealed class FakeMonitor : IAsyncDisposable
         public Task TellAsync(string name, long seconds = 1, long micros = 2, string data = "{}") => SayAsync(
             $"{{\"timestamp\": {{\"seconds\": {seconds}, \"microseconds\": {micros}}}, \"event\": \"{name}\", \"data\": {data}}}");
 
+        /// <summary>Neither reads nor says anything until the test ends.</summary>
+        public Task DoNothingAsync() => Task.Delay(Timeout.Infinite, end);
+
         /// <summary>Waits until the client hangs up or the test ends.</summary>
         public async Task WaitForEndAsync()
         {
