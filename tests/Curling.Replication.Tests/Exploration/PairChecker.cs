@@ -15,6 +15,7 @@ internal static class Rules
     public const string Switchover = "after the last round the guest stands still";
     public const string OneGuest = "one guest runs";
     public const string Silence = "after promotion or the end nothing more is said";
+    public const string Answers = "an answer of an honest receiver fits";
     public const string States = "states say what is so";
     public const string Progress = "after faults heal the pair settles";
 }
@@ -56,6 +57,9 @@ internal sealed class PairChecker(PairWorld world)
                 break;
         }
 
+        Rule(
+            input is not (SenderInput.Completed or SenderInput.Committed) || outputs.All(o => o is not SenderOutput.CloseLink),
+            Rules.Answers, $"the sender closes the link because of \"{Words.Of(input)}\"");
         foreach (SenderOutput output in outputs)
         {
             Check(output);
