@@ -28,8 +28,15 @@ public class GuestDefinitionFuzz
         from display in Pick<DisplayDefinition?>(null, new("vnc", "127.0.0.1:0"), new("spice", "[::1]:5930"))
         select new GuestDefinition
         {
-            Name = "g" + name, Machine = machine, Vcpus = vcpus, MemoryBytes = mib << 20, Kernel = kind == 1 ? kernel : null,
-            Firmware = kind == 2 ? kernel : null, Append = kind == 3 ? null : append, Serial = kind == 0, Display = display,
+            Name = "g" + name,
+            Machine = machine,
+            Vcpus = vcpus,
+            MemoryBytes = mib << 20,
+            Kernel = kind == 1 ? kernel : null,
+            Firmware = kind == 2 ? kernel : null,
+            Append = kind == 3 ? null : append,
+            Serial = kind == 0,
+            Display = display,
         };
 
     [Fact]

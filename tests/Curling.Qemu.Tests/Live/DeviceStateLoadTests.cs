@@ -28,7 +28,10 @@ public class DeviceStateLoadTests
         using SharedMapping target = SharedMapping.Create(there.File("ram"), source.Length);
         QemuLaunch waiting = launch with
         {
-            Binary = second, Directory = there.Path, MemoryPath = target.Path, Incoming = true,
+            Binary = second,
+            Directory = there.Path,
+            MemoryPath = target.Path,
+            Incoming = true,
         };
         using CancellationTokenSource limit = new(QemuUnderTest.Limit);
 
@@ -76,7 +79,9 @@ public class DeviceStateLoadTests
 
         await using QemuProcess standby = await QemuUnderTest.StartAsync(launch with
         {
-            Directory = there.Path, MemoryPath = target.Path, Incoming = true,
+            Directory = there.Path,
+            MemoryPath = target.Path,
+            Incoming = true,
         });
         using CancellationTokenSource limit = new(QemuUnderTest.Limit);
         await Assert.ThrowsAnyAsync<Exception>(() => LoadAsync(standby, there.File("in.sock"), composed, limit.Token));

@@ -88,7 +88,9 @@ public class QemuCommandLineTests
     {
         IReadOnlyList<string> line = QemuCommandLine.Build(Launch with
         {
-            Definition = Guest with { Display = new DisplayDefinition(type, listen) }, DisplayListen = here, Incoming = incoming,
+            Definition = Guest with { Display = new DisplayDefinition(type, listen) },
+            DisplayListen = here,
+            Incoming = incoming,
         });
         string text = string.Join(' ', line);
         Assert.Contains("-vga std " + expected, text, StringComparison.Ordinal);
