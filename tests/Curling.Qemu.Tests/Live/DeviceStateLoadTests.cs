@@ -84,7 +84,16 @@ public class DeviceStateLoadTests
             Incoming = true,
         });
         using CancellationTokenSource limit = new(QemuUnderTest.Limit);
-        await Assert.ThrowsAnyAsync<Exception>(() => LoadAsync(standby, there.File("in.sock"), composed, limit.Token));
+        try
+        {
+            await LoadAsync(standby, there.File("in.sock"), composed, limit.Token);
+        }
+        catch (Exception e) when (e is QmpException or SocketException)
+        {
+            // QEMU ends when it refuses a state; whether a question reaches it before that is a matter of luck.
+        }
+
+        Assert.NotEqual(0, await standby.Exited.WaitAsync(QemuUnderTest.Limit));
         Assert.Contains("pc-q35-6.2", standby.ErrorTail, StringComparison.Ordinal);
     }
 
