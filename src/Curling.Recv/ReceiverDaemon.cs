@@ -10,6 +10,7 @@ using Curling.Qemu;
 using Curling.Qemu.Processes;
 using Curling.Recv.Rounds;
 using Curling.Recv.Sessions;
+using Curling.Recv.Standby;
 using Curling.Replication.Receiver;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -43,6 +44,9 @@ internal sealed partial class ReceiverDaemon : BackgroundService
 
     /// <summary>Completes with the address listened on.</summary>
     public Task<Endpoint> Listening => _listening.Task;
+
+    /// <summary>Starts standbys; tests put a faster one in its place.</summary>
+    internal StandbyStarter StartStandby { get; init; } = StandbyGuest.StartAsync;
 
     /// <summary>What ended the daemon, where it was not asked to.</summary>
     public OperatorException? Failure { get; private set; }
@@ -90,7 +94,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         await using ControlServer control = ControlServer.Start(
             _options.Control ?? ControlPaths.For("recv", $"{listening.Host}-{listening.Port}"), AnswerAsync);
         Admission admission = new(
-            _options, binary, facts, new BootFileStore(directory.RuntimePath, ProtocolLimits.MaxBootFileBytes), _sessions, _time, _log);
+            _options, binary, facts, new BootFileStore(directory.RuntimePath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _time, _log);
         Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
         _listening.TrySetResult(listening);
         Task telling = TellAsync(cancellation);

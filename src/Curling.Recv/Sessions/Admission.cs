@@ -9,6 +9,7 @@ using Curling.Qemu;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
 using Curling.Recv.Rounds;
+using Curling.Recv.Standby;
 using Curling.Replication.Receiver;
 using Microsoft.Extensions.Logging;
 
@@ -22,6 +23,7 @@ internal sealed class Admission(
     QemuFacts facts,
     BootFileStore files,
     ConcurrentDictionary<string, GuestSession> sessions,
+    StandbyStarter startStandby,
     TimeProvider time,
     ILogger log)
 {
@@ -297,7 +299,7 @@ internal sealed class Admission(
                 Incoming = true,
                 DisplayListen = options.Vnc,
             };
-            return new GuestSession(options, guest, hello, launch, directory, memory, time, log);
+            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, time, log);
         }
         catch
         {

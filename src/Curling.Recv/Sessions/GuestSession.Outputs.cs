@@ -110,7 +110,7 @@ internal sealed partial class GuestSession
             }
             else
             {
-                RoundApplier.ApplyMemory(content.Chunks, _blocks);
+                RoundApplier.ApplyMemory(content.Chunks, _standby!.Blocks);
                 RoundApplier.CollectDeviceState(content.Chunks, _committed.SpareDeviceState);
                 _committed.SwapDeviceState();
             }
@@ -131,10 +131,8 @@ internal sealed partial class GuestSession
     {
         try
         {
-            StandbyGuest standby = await StandbyGuest.StartAsync(_launch, _log, _cancellation.Token);
+            IStandby standby = await _startStandby(_launch, _memory, Blocks, _log, _cancellation.Token);
             _standby = standby;
-            _display = await standby.Qemu.DisplayAddressAsync(_cancellation.Token);
-            _blocks = await StandbyBlocks.FindAsync(standby.Qemu, _memory, Blocks, _cancellation.Token);
             Log.StandbyReady(_log, Guest.Name, standby.Pid);
             Post(null, new ReceiverInput.StandbyReady());
             _ = standby.Ended.ContinueWith(
@@ -155,12 +153,12 @@ internal sealed partial class GuestSession
     {
         try
         {
-            StandbyGuest standby = _standby ?? throw new QemuException("the standby is not running");
+            IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
             _committed.Dispose();
             double milliseconds = _time.GetElapsedTime(since).TotalMilliseconds;
             Log.Promoted(_log, Guest.Name, _machine.CommittedRound, milliseconds, Generation);
-            Log.Reachable(_log, Guest.Name, Guest.Serial ? _directory.Socket("serial") : "none", _display ?? "none");
+            Log.Reachable(_log, Guest.Name, Guest.Serial ? _directory.Socket("serial") : "none", standby.Display ?? "none");
             Post(null, new ReceiverInput.PromotionDone());
         }
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException

@@ -38,15 +38,14 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly CancellationTokenSource _cancellation = new();
     private readonly CommittedState _committed = new();
     private readonly SharedMapping _memory;
-    private IReadOnlyList<IStandbyBlock> _blocks = [];
     private readonly QemuLaunch _launch;
+    private readonly StandbyStarter _startStandby;
     private readonly List<Task> _work = [];
     private readonly Task _loop;
     private readonly long _start;
-    private StandbyGuest? _standby;
+    private IStandby? _standby;
     private Link? _link;
     private string? _reason;
-    private string? _display;
     private long _arrived;
     private long _arriving;
     private long _expected;
@@ -56,12 +55,13 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
         ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
-        SharedMapping memory, TimeProvider time, ILogger log)
+        SharedMapping memory, StandbyStarter startStandby, TimeProvider time, ILogger log)
     {
         _options = options;
         _time = time;
         _log = log;
         _launch = launch;
+        _startStandby = startStandby;
         _directory = directory;
         _memory = memory;
         _start = time.GetTimestamp();
@@ -159,7 +159,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
                 Math.Min(100, 100.0 * arrived / expected), (long)rate, rate > 0 ? Math.Max(0, expected - arrived) / rate : null);
         }
 
-        StandbyGuest? standby = _standby;
+        IStandby? standby = _standby;
         return new SessionStatus(
             Guest.Name,
             Name(_machine.State),
@@ -171,7 +171,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             _link?.Peer,
             _machine.IsHeld,
             Guest.Serial && standby is not null ? _directory.Socket("serial") : null,
-            _display,
+            standby?.Display,
             progress,
             _reason);
     }

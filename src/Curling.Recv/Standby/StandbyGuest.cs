@@ -1,5 +1,7 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using Curling.Linux.Memory;
+using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Monitor;
 using Curling.Qemu.Processes;
@@ -13,11 +15,40 @@ namespace Curling.Recv.Standby;
 /// <returns>Bytes put there; 0 at the end.</returns>
 internal delegate int StateReader(Span<byte> destination, long offset);
 
+/// <summary>What waits beside the committed round and becomes the guest.</summary>
+internal interface IStandby : IAsyncDisposable
+{
+    /// <summary>The process that runs it.</summary>
+    int Pid { get; }
+
+    /// <summary>Where its display can be seen, or null.</summary>
+    string? Display { get; }
+
+    /// <summary>Its memory, in the order that the sender named.</summary>
+    IReadOnlyList<IStandbyBlock> Blocks { get; }
+
+    /// <summary>Completes when it has ended, with what a person should know about it.</summary>
+    Task<string> Ended { get; }
+
+    /// <summary>Loads a committed round's state and lets the guest run.</summary>
+    /// <exception cref="QemuException">It did not take the state.</exception>
+    Task PromoteAsync(StateReader state, CancellationToken cancellation);
+}
+
+/// <summary>Starts a standby.</summary>
+/// <param name="launch">What with.</param>
+/// <param name="memory">The guest's memory, which stays the caller's.</param>
+/// <param name="blocks">The memory blocks that the sender named.</param>
+/// <param name="log">Where to log.</param>
+/// <param name="cancellation">Ends the attempt.</param>
+internal delegate Task<IStandby> StandbyStarter(
+    QemuLaunch launch, SharedMapping memory, IReadOnlyList<HelloBlock> blocks, ILogger log, CancellationToken cancellation);
+
 /// <summary>
 /// The QEMU that waits beside the committed round (<c>-incoming defer</c>) and becomes the guest at a promotion.
 /// </summary>
 /// <remarks>Not thread-safe: the session calls it. Disposing it kills QEMU.</remarks>
-internal sealed class StandbyGuest : IAsyncDisposable
+internal sealed class StandbyGuest : IStandby
 {
     private static readonly TimeSpan LoadLimit = TimeSpan.FromMinutes(2);
     private readonly QemuProcess _qemu;
@@ -36,20 +67,28 @@ internal sealed class StandbyGuest : IAsyncDisposable
     /// <summary>The process that runs QEMU.</summary>
     public int Pid => _qemu.Pid;
 
-    /// <summary>QEMU itself.</summary>
-    public QemuProcess Qemu => _qemu;
+    /// <inheritdoc/>
+    public string? Display { get; private init; }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<IStandbyBlock> Blocks { get; private init; } = [];
 
     /// <summary>Ends when QEMU has ended, with what a person should know about it.</summary>
     public Task<string> Ended => _guestEnded.Task;
 
     /// <summary>Starts QEMU and waits until it waits.</summary>
-    public static async Task<StandbyGuest> StartAsync(QemuLaunch launch, ILogger log, CancellationToken cancellation)
+    public static async Task<IStandby> StartAsync(
+        QemuLaunch launch, SharedMapping memory, IReadOnlyList<HelloBlock> blocks, ILogger log, CancellationToken cancellation)
     {
         QemuProcess qemu = await QemuProcess.StartAsync(launch, log, cancellation);
         try
         {
             await qemu.Qmp.ExecuteAsync("migrate-set-capabilities", WriteCapabilities, cancellation: cancellation);
-            return new StandbyGuest(qemu, launch.Directory);
+            return new StandbyGuest(qemu, launch.Directory)
+            {
+                Display = await qemu.DisplayAddressAsync(cancellation),
+                Blocks = await StandbyBlocks.FindAsync(qemu, memory, blocks, cancellation),
+            };
         }
         catch
         {
