@@ -7,7 +7,6 @@ using Curling.Qemu.Processes;
 using Curling.Recv;
 using Curling.Recv.Sessions;
 using Curling.Replication.Receiver;
-using Microsoft.Extensions.Logging.Abstractions;
 using Xunit.Abstractions;
 
 namespace Curling.Pair.Tests;
@@ -50,7 +49,7 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
                 }
                 catch (Exception e)
                 {
-                    throw new InvalidOperationException($"seed {seed} (CURLING_FIRST_SEED={seed} CURLING_SEEDS=1): {e.Message}", e);
+                    throw new InvalidOperationException($"seed {seed} (CURLING_FIRST_SEED={seed} CURLING_SEEDS=1): {e.Message}\n{string.Join('\n', bench.Log.About($"seed{seed}"))}", e);
                 }
             });
         foreach ((string reason, int count) in reasons.OrderByDescending(r => r.Value).Take(40))
@@ -82,13 +81,20 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
         }
 
         string name = string.Create(CultureInfo.InvariantCulture, $"seed{seed}");
-        using CancellationTokenSource limit = new(TimeSpan.FromSeconds(90));
+        using CancellationTokenSource limit = new(TimeSpan.FromSeconds(60));
         await using PlayedSender sender = new(name, full, random);
         await using FaultyProxy proxy = new(bench.Port, fault);
         bool done = false;
-        for (int attempt = 0; attempt < 8 && !done; attempt++)
+        try
         {
-            done = await sender.LiveAsync(proxy.Port, RoundsWanted, limit.Token);
+            for (int attempt = 0; attempt < 8 && !done; attempt++)
+            {
+                done = await sender.LiveAsync(proxy.Port, RoundsWanted, limit.Token);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            Assert.Fail($"the pair hangs after {fault}: {string.Join("; ", sender.Reasons)}");
         }
 
         Assert.True(done, $"the pair does not come to rest after {fault}: {string.Join("; ", sender.Reasons)}");
@@ -118,11 +124,36 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
     private static int Number(string variable, int standard) => int.TryParse(
         Environment.GetEnvironmentVariable(variable), CultureInfo.InvariantCulture, out int number) ? number : standard;
 
+    /// <summary>Keeps what the receiver logged, to be shown with a failure.</summary>
+    private sealed class KeptLog : Microsoft.Extensions.Logging.ILogger<ReceiverDaemon>
+    {
+        private readonly ConcurrentQueue<string> _lines = new();
+
+        public IReadOnlyList<string> About(string guest) => [.. _lines.Where(l => l.Contains(guest + ":") || l.Contains("refused")).TakeLast(30)];
+
+        public IDisposable? BeginScope<TState>(TState state)
+            where TState : notnull => null;
+
+        public bool IsEnabled(Microsoft.Extensions.Logging.LogLevel logLevel) => true;
+
+        public void Log<TState>(
+            Microsoft.Extensions.Logging.LogLevel logLevel, Microsoft.Extensions.Logging.EventId eventId, TState state,
+            Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            _lines.Enqueue($"{DateTime.UtcNow:HH:mm:ss.fff} {formatter(state, exception)}");
+            while (_lines.Count > 5000)
+            {
+                _lines.TryDequeue(out _);
+            }
+        }
+    }
+
     /// <summary>A real receiver whose standbys are played.</summary>
     private sealed class Bench : IAsyncDisposable
     {
-        private Bench(ReceiverDaemon daemon, int port, ConcurrentDictionary<string, PlayedStandby> standbys)
+        private Bench(ReceiverDaemon daemon, int port, ConcurrentDictionary<string, PlayedStandby> standbys, KeptLog log)
         {
+            Log = log;
             Daemon = daemon;
             Port = port;
             Standbys = standbys;
@@ -131,6 +162,8 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
         public ReceiverDaemon Daemon { get; }
 
         public int Port { get; }
+
+        public KeptLog Log { get; }
 
         public ConcurrentDictionary<string, PlayedStandby> Standbys { get; }
 
@@ -146,17 +179,18 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
             }
 
             ConcurrentDictionary<string, PlayedStandby> standbys = new();
+            KeptLog log = new();
             ReceiverDaemon daemon = new(
                 new ReceiverOptions(
                     new Endpoint("127.0.0.1", 0), FailureAction.Hold, TimeSpan.FromMilliseconds(400), 64, 1L << 30, 64L << 20, null, null, null),
                 TimeProvider.System,
-                NullLogger<ReceiverDaemon>.Instance)
+                log)
             {
                 StartStandby = PlayedStandby.Starter(standbys),
             };
             await daemon.StartAsync(CancellationToken.None);
             Endpoint listening = await daemon.Listening.WaitAsync(TimeSpan.FromSeconds(60));
-            return new Bench(daemon, listening.Port, standbys);
+            return new Bench(daemon, listening.Port, standbys, log);
         }
 
         public async ValueTask DisposeAsync()
