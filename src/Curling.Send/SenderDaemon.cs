@@ -34,6 +34,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     // What may be captured and not yet on the wire: enough to keep a fast link busy, little beside a guest's memory.
     private const long WindowBytes = 64L << 20;
     private static readonly TimeSpan TickEvery = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan TellAgain = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan EndLimit = TimeSpan.FromSeconds(10);
     private readonly SenderOptions _options;
     private readonly TimeProvider _time;
@@ -56,9 +57,11 @@ internal sealed partial class SenderDaemon : BackgroundService
     private Task _connecting = Task.CompletedTask;
     private Task _closing = Task.CompletedTask;
     private SenderOutput.End? _end;
+    private volatile SenderOutput.SayGoodbye? _lateGoodbye;
     private string? _reason;
     private long _captureStarted;
     private TimeSpan _graceUntil;
+    private (TimeSpan At, string Reason)? _lastNotConnected;
 
     /// <summary>Creates the daemon; it starts with the host.</summary>
     public SenderDaemon(SenderOptions options, TimeProvider time, ILogger<SenderDaemon> log, IHostApplicationLifetime? lifetime = null)
@@ -154,6 +157,12 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
         finally
         {
+            // A handshake that is under way ends first: the receiver must hear how this ended, or it takes it for a loss.
+            if (_lateGoodbye is not null)
+            {
+                await Task.WhenAny(_connecting, Task.Delay(EndLimit, CancellationToken.None));
+            }
+
             await CloseLinkAsync();
             await _work.CancelAsync();
             await Task.WhenAll(_connecting, _closing);
@@ -170,7 +179,12 @@ internal sealed partial class SenderDaemon : BackgroundService
     }
 
     private SenderMachine CreateMachine(bool incremental) => new(new SenderSettings(
-        incremental, _options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(200), TimeSpan.FromSeconds(5)))
+        incremental,
+        _options.MaxRoundsInFlight,
+        TimeSpan.FromMilliseconds(Math.Min(200, _options.FailureTimeout.TotalMilliseconds / 8)),
+
+        // A receiver that refused a connection gives the sender the failure timeout to come back: be there well before.
+        TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000))))
     {
         Interval = _options.Interval ?? TimeSpan.FromMilliseconds(10),
     };
@@ -278,15 +292,24 @@ internal sealed partial class SenderDaemon : BackgroundService
             case SenderOutput.Connect:
                 _connecting = ConnectAsync();
                 break;
-            case SenderOutput.CloseLink:
+            case SenderOutput.CloseLink close:
+                _link?.SayRefusal(close.Reason);
                 _closing = Task.WhenAll(_closing, CloseLinkAsync());
                 break;
             case SenderOutput.CaptureRound capture:
                 _captureStarted = Stopwatch.GetTimestamp();
-                _capturing = CaptureAsync(capture);
+                _capturing = CaptureAsync(capture, _capturing);
                 break;
             case SenderOutput.SayGoodbye goodbye:
-                _link?.SayGoodbye(goodbye.Reason, goodbye.Text);
+                if (_link is { } link)
+                {
+                    link.SayGoodbye(goodbye.Reason, goodbye.Text);
+                }
+                else
+                {
+                    _lateGoodbye = goodbye;
+                }
+
                 break;
             case SenderOutput.ResumeGuest resume:
                 Log.Resumed(_log, _guest!.Definition.Name, resume.Reason);
@@ -321,6 +344,11 @@ internal sealed partial class SenderDaemon : BackgroundService
                 _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
             await _capturing;
             _link = link;
+            if (_lateGoodbye is { } goodbye)
+            {
+                link.SayGoodbye(goodbye.Reason, goodbye.Text);
+            }
+
             _ = link.RunAsync(input => Post(link, input));
             _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
             Post(link, new SenderInput.Ready());
@@ -332,7 +360,12 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
         catch (Exception e) when (e is IOException or ProtocolException or System.Net.Sockets.SocketException)
         {
-            Log.NotConnected(_log, _options.Target.ToString(), e.Message);
+            if (_lastNotConnected is not { } last || last.Reason != e.Message || Now - last.At > TellAgain)
+            {
+                _lastNotConnected = (Now, e.Message);
+                Log.NotConnected(_log, _options.Target.ToString(), e.Message);
+            }
+
             Post(null, new SenderInput.LinkLost(e.Message));
         }
         catch (OperationCanceledException)
@@ -349,8 +382,9 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
     }
 
-    private async Task CaptureAsync(SenderOutput.CaptureRound capture)
+    private async Task CaptureAsync(SenderOutput.CaptureRound capture, Task before)
     {
+        await before;
         long round = capture.Begin.Round;
         if (_link is not { } link)
         {
@@ -378,9 +412,10 @@ internal sealed partial class SenderDaemon : BackgroundService
             or System.Net.Sockets.SocketException)
         {
             // A QEMU that closed its monitor is ending, and how it ends decides what the receiver is told: that news comes first.
-            if (e is QmpException { ErrorClass.Length: 0 } && _guest is { } guest)
+            if (e is not OperationCanceledException && _guest is { } guest)
             {
-                await Task.WhenAny(guest.Ended, Task.Delay(EndLimit));
+                TimeSpan wait = e is QmpException { ErrorClass.Length: 0 } ? EndLimit : TimeSpan.FromMilliseconds(500);
+                await Task.WhenAny(guest.Ended, Task.Delay(wait));
                 if (guest.Ended.IsCompleted)
                 {
                     return;

@@ -317,6 +317,12 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             Carry(output);
         }
 
+        // The session ended while the sender was being let in: it shall come back to a new one.
+        if (input is ReceiverInput.LinkUp && _machine.IsOver)
+        {
+            CloseLink();
+        }
+
         if (input is ReceiverInput.RoundWhole refused && (!held || _machine.IsOver))
         {
             DropWhole(refused.End.Round);

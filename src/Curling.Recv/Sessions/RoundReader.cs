@@ -93,6 +93,9 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             case FrameType.RoundAbandon:
                 Abandon(RoundNumber.Read(header.Type, payload.Span));
                 break;
+            case FrameType.Refusal:
+                sink.Post(link, new ReceiverInput.PeerRefused(CodedText.Read(header.Type, payload.Span).Text));
+                break;
             case FrameType.Goodbye:
                 CodedText goodbye = CodedText.Read(header.Type, payload.Span);
                 GoodbyeReason reason = (GoodbyeReason)goodbye.Code;

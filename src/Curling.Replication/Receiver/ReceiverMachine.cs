@@ -99,6 +99,16 @@ public sealed class ReceiverMachine
             case ReceiverInput.Damaged damaged when _linkUp:
                 Refuse(damaged.Code, damaged.Reason, now);
                 break;
+            case ReceiverInput.PeerRefused peer when _linkUp:
+                _reconnectBy = now + _settings.FailureTimeout;
+                LoseLink(peer.Reason);
+                _out.Add(new ReceiverOutput.CloseLink());
+                if (CommittedRound == 0 && _state < ReceiverState.Promoting)
+                {
+                    Become(ReceiverState.Waiting, $"the sender gave the connection up: {peer.Reason}");
+                }
+
+                break;
             case ReceiverInput.LinkLost lost when _linkUp:
                 LoseLink(lost.Reason);
                 _out.Add(new ReceiverOutput.CloseLink());

@@ -42,6 +42,9 @@ public abstract record ReceiverInput
     /// <summary>The connection ended without a goodbye.</summary>
     public sealed record LinkLost(string Reason) : ReceiverInput;
 
+    /// <summary>The sender gives this connection up, and means to come back on another.</summary>
+    public sealed record PeerRefused(string Reason) : ReceiverInput;
+
     /// <summary>The sender said how it ends.</summary>
     public sealed record PeerGoodbye(GoodbyeReason Reason, string Text) : ReceiverInput;
 

@@ -18,10 +18,12 @@ namespace Curling.Replication.Sender;
 /// </remarks>
 public sealed class SenderMachine
 {
+    private static readonly TimeSpan FreshGuest = TimeSpan.FromSeconds(60);
     private readonly SenderSettings _settings;
     private readonly List<SenderOutput> _out = [];
     private SenderState _state = SenderState.Starting;
     private Link _link = Link.Down;
+    private TimeSpan _guestStartedAt;
     private TimeSpan _connectAt;
     private TimeSpan _retry;
     private TimeSpan _roundAt;
@@ -89,6 +91,7 @@ public sealed class SenderMachine
                 break;
             case SenderInput.GuestStarted:
                 _guestRuns = true;
+                _guestStartedAt = now;
                 _connectAt = now;
                 break;
             case SenderInput.Ready when _link == Link.Connecting:
@@ -220,9 +223,9 @@ public sealed class SenderMachine
             return;
         }
 
-        // Before the guest was ever protected a refusal is a mistake to be told and mended; later the guest must live on.
+        // At the start a refusal is a mistake to be told and mended; a guest that has been at work must live on.
         bool final = refused.Code is RefusalCode.Definition or RefusalCode.Host or RefusalCode.Limit or RefusalCode.Taken;
-        if (final && _lastCommitted == 0)
+        if (final && _lastCommitted == 0 && now - _guestStartedAt < FreshGuest)
         {
             _out.Add(new SenderOutput.CloseLink(refused.Reason));
             End(SenderEnd.Refused, refused.Reason);

@@ -127,6 +127,9 @@ internal sealed class ReceiverLink : IAsyncDisposable
     /// <summary>Queues a goodbye.</summary>
     public void SayGoodbye(GoodbyeReason reason, string text) => _control.Post(FrameType.Goodbye, (ushort)reason, text);
 
+    /// <summary>Queues the news that this connection is given up, but not the guest.</summary>
+    public void SayRefusal(string reason) => _control.Post(FrameType.Refusal, (ushort)RefusalCode.Protocol, reason);
+
     /// <summary>Writes what is queued beside the rounds, then closes.</summary>
     public async Task CloseAsync()
     {

@@ -90,9 +90,16 @@ internal sealed class RoundWriter : IAsyncDisposable
         _room.Release();
     }
 
-    /// <summary>Ends the round: from here on it will be whole for the receiver.</summary>
-    public void End(long round, bool final, long pauseMicroseconds) => _items.Writer.TryWrite(new Item(
-        ItemKind.End, null, 0, default, new RoundEnd(round, final, (uint)Math.Min(pauseMicroseconds, uint.MaxValue), default, default)));
+    /// <summary>Ends the round: from here on it may be whole for the receiver.</summary>
+    /// <exception cref="OperationCanceledException">The link is lost, and the end surely never leaves.</exception>
+    public void End(long round, bool final, long pauseMicroseconds)
+    {
+        RoundEnd end = new(round, final, (uint)Math.Min(pauseMicroseconds, uint.MaxValue), default, default);
+        if (!_items.Writer.TryWrite(new Item(ItemKind.End, null, 0, default, end)))
+        {
+            throw new OperationCanceledException("the link was lost before the round's end");
+        }
+    }
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
