@@ -53,6 +53,19 @@ public sealed record DisplayDefinition(string Type, string Listen)
 
     /// <summary>The port, 0 for any.</summary>
     public int Port => int.Parse(Listen[(Listen.LastIndexOf(':') + 1)..], System.Globalization.CultureInfo.InvariantCulture);
+
+    /// <summary>Whether a text is an IP address and a port that a display can have: 0, or 5900 and up.</summary>
+    public static bool IsListen(string listen)
+    {
+        int colon = listen.LastIndexOf(':');
+        return colon > 0 && System.Net.IPAddress.TryParse(listen[..colon].Trim('[', ']'), out _)
+            && ushort.TryParse(
+                listen.AsSpan(colon + 1),
+                System.Globalization.NumberStyles.None,
+                System.Globalization.CultureInfo.InvariantCulture,
+                out ushort port)
+            && (port == 0 || port >= 5900);
+    }
 }
 
 /// <summary>A guest definition that cannot be used. The message names source, field, what is wrong and what to write.</summary>

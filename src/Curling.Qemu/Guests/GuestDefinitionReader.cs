@@ -192,12 +192,10 @@ public static class GuestDefinitionReader
         string type = fields.Text("type", required: true)!;
         fields.Require(type is "vnc" or "spice", "type", $"\"{Short(type)}\" is neither vnc nor spice");
         string listen = fields.Text("listen") ?? "127.0.0.1:0";
-        int colon = listen.LastIndexOf(':');
-        bool good = colon > 0 && System.Net.IPAddress.TryParse(listen[..colon].Trim('[', ']'), out _)
-            && ushort.TryParse(listen[(colon + 1)..], System.Globalization.CultureInfo.InvariantCulture, out ushort port)
-            && (port == 0 || port >= 5900);
         fields.Require(
-            good, "listen", $"\"{Short(listen)}\" is not an address; write for example \"127.0.0.1:5901\" (port 0, or 5900 and up)");
+            DisplayDefinition.IsListen(listen),
+            "listen",
+            $"\"{Short(listen)}\" is not an address; write for example \"127.0.0.1:5901\" (port 0, or 5900 and up)");
         return new DisplayDefinition(type, listen);
     }
 

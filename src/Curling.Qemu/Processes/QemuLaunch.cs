@@ -46,6 +46,7 @@ public static class QemuCommandLine
     public const string AppendFile = "opt/org.curling.append";
 
     /// <summary>Builds the arguments.</summary>
+    /// <exception cref="QemuException"><see cref="QemuLaunch.DisplayListen"/> is not an address to listen on.</exception>
     public static IReadOnlyList<string> Build(QemuLaunch launch)
     {
         GuestDefinition guest = launch.Definition;
@@ -115,6 +116,12 @@ public static class QemuCommandLine
         if (launch.Definition.Display is not { } display)
         {
             return;
+        }
+
+        if (launch.DisplayListen is { } given && !DisplayDefinition.IsListen(given))
+        {
+            throw new QemuException(
+                $"a display cannot listen on \"{given}\"; give an IP address and a port, for example \"127.0.0.1:5901\" (port 0, or 5900 and up)");
         }
 
         DisplayDefinition shown = launch.DisplayListen is { } listen ? display with { Listen = listen } : display;

@@ -118,7 +118,7 @@ public sealed partial class QemuProcess : IAsyncDisposable
     /// <summary>QEMU looks for a free port for VNC, but takes port 0 for a SPICE display that nobody can reach.</summary>
     private static QemuLaunch WithSpicePort(QemuLaunch launch)
     {
-        if (launch.Definition.Display is not { Type: "spice" } defined)
+        if (launch.Definition.Display is not { Type: "spice" } defined || launch.DisplayListen is { } given && !DisplayDefinition.IsListen(given))
         {
             return launch;
         }

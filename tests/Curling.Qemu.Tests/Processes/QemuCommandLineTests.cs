@@ -97,6 +97,23 @@ public class QemuCommandLineTests
         Assert.Contains("-display none", text, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("nowhere")]
+    [InlineData("127.0.0.1")]
+    [InlineData("127.0.0.1:80")]
+    [InlineData("127.0.0.1:-1")]
+    [InlineData("1.2.3.4,sasl=on:0")]
+    [InlineData("")]
+    public void ADisplayThatCannotListenThereIsRefused(string listen)
+    {
+        QemuLaunch launch = Launch with
+        {
+            Definition = Guest with { Display = new DisplayDefinition("vnc", "127.0.0.1:0") },
+            DisplayListen = listen,
+        };
+        Assert.Contains($"\"{listen}\"", Assert.Throws<QemuException>(() => QemuCommandLine.Build(launch)).Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void NoValueBecomesAnOptionOfItsOwn()
     {
