@@ -59,7 +59,9 @@ public readonly record struct GuestLine(long Count, long Sweep, long Page, long 
     public static bool TryParse(string text, out GuestLine line)
     {
         line = default;
-        int at = text.IndexOf("guest: count=", StringComparison.Ordinal);
+
+        // The last in the text: before it there may be the beginning of a line that was cut off.
+        int at = text.LastIndexOf("guest: count=", StringComparison.Ordinal);
         if (at < 0)
         {
             return false;

@@ -239,6 +239,7 @@ print_line:
         mov     esi, text_count
         call    print
         mov     eax, [H_LINES]
+        mov     edx, [H_LINES + 4]
         mov     ecx, 6
         call    print_padded
         mov     esi, text_sweep
@@ -252,7 +253,9 @@ print_line:
         mov     esi, text_pages
         call    print
         mov     eax, [H_PAGES]
-        call    print_number
+        mov     edx, [H_PAGES + 4]
+        mov     ecx, 1
+        call    print_padded
         cmp     dword [H_TORN], 0
         jne     .torn
         mov     esi, text_consistent
@@ -317,17 +320,24 @@ print:                                  ; esi: text that ends with zero
 .end:   ret
 
 print_number:                           ; eax: the number
+        xor     edx, edx
         mov     ecx, 1
-print_padded:                           ; ecx: digits at least
+print_padded:                           ; edx:eax: the number, ecx: digits at least
         push    ebx
         push    edi
+        push    ebp
         mov     ebx, 10
         xor     edi, edi
-.digit: xor     edx, edx
+        mov     ebp, edx
+.digit: xchg    eax, ebp                ; the high half first, its remainder goes into the low half's division
+        xor     edx, edx
+        div     ebx
+        xchg    eax, ebp
         div     ebx
         push    edx
         inc     edi
-        test    eax, eax
+        mov     edx, eax
+        or      edx, ebp
         jnz     .digit
         cmp     edi, ecx
         jb      .digit
@@ -336,6 +346,7 @@ print_padded:                           ; ecx: digits at least
         call    put
         dec     edi
         jnz     .out
+        pop     ebp
         pop     edi
         pop     ebx
         ret
@@ -450,14 +461,18 @@ clamp_working_set:
         jbe     .fits
 .large: mov     eax, 0x80000000
 .fits:  sub     eax, WORKING_SET
-        jbe     .tiny
+        jbe     no_room
         shr     eax, 12
-        jnz     .room
-.tiny:  mov     eax, 1
-.room:  cmp     [H_WS], eax
+        cmp     [H_WS], eax
         jbe     .done
         mov     [H_WS], eax
 .done:  ret
+
+no_room:                                ; there is no memory to be consistent: say so and stand still
+        mov     esi, text_no_room
+        call    print
+.halt:  hlt
+        jmp     .halt
 
 ; After a reset the working set may hold an earlier life's sweeps. Only pages that hold something are written, so that a
 ; fresh guest does not touch memory it need not.
@@ -553,6 +568,7 @@ text_file_end:
 text_started:    db "curling-guest: started, working set ", 0
 text_pages_rate: db " pages, ", 0
 text_pages_end:  db " pages/s", 13, 10, 0
+text_no_room:    db "curling-guest: more than 16 MiB of memory are needed", 13, 10, 0
 text_count:      db "curling-guest: count=", 0
 text_sweep:      db " sweep=", 0
 text_page:       db " page=", 0
