@@ -86,6 +86,9 @@ internal sealed partial class SenderDaemon : BackgroundService
     /// <summary>The guest, once it runs.</summary>
     internal Task<PrimaryGuest> Started => _started.Task;
 
+    /// <summary>The capture of incremental rounds, for tests that look at its cuts.</summary>
+    internal IncrementalCapture? Incremental => _capture as IncrementalCapture;
+
     /// <summary>The state a person sees.</summary>
     internal SenderState State => _machine.State;
 

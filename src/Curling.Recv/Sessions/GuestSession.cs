@@ -96,6 +96,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Whether its sender is connected.</summary>
     public bool IsConnected => _link is not null;
 
+    /// <summary>The standby, for tests that compare its memory.</summary>
+    internal IStandby? Standby => _standby;
+
     /// <summary>Chunks that are out, for tests that look for leaks.</summary>
     internal int RentedChunks => _pool.RentedChunks;
 

@@ -16,6 +16,9 @@ internal interface IStandbyBlock
 
     /// <summary>Makes pages zero.</summary>
     void Clear(long firstPage, int pages);
+
+    /// <summary>Reads whole pages; false for a block that cannot be reached.</summary>
+    bool TryRead(long firstPage, Span<byte> destination);
 }
 
 /// <summary>A block in a shared memory file: the waiting QEMU maps the same pages.</summary>
@@ -46,6 +49,13 @@ internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
             mapping.Span(offset, (int)length).Clear();
         }
     }
+
+    /// <inheritdoc/>
+    public bool TryRead(long firstPage, Span<byte> destination)
+    {
+        mapping.Span(firstPage * ProtocolLimits.PageBytes, destination.Length).CopyTo(destination);
+        return true;
+    }
 }
 
 /// <summary>A block that only the waiting QEMU maps, such as a display's memory: written by address.</summary>
@@ -69,6 +79,13 @@ internal sealed class RemoteBlock(int pid, ulong address, long bytes) : IStandby
             firstPage += 64;
         }
     }
+
+    /// <inheritdoc/>
+    public bool TryRead(long firstPage, Span<byte> destination)
+    {
+        ProcessMemory.Read(pid, address + (ulong)(firstPage * ProtocolLimits.PageBytes), destination);
+        return true;
+    }
 }
 
 /// <summary>A boot-time ROM that cannot be found in this QEMU: it is filled anew when the guest is reset.</summary>
@@ -86,6 +103,9 @@ internal sealed class UnreachableRomBlock(long bytes) : IStandbyBlock
     public void Clear(long firstPage, int pages)
     {
     }
+
+    /// <inheritdoc/>
+    public bool TryRead(long firstPage, Span<byte> destination) => false;
 }
 
 /// <summary>Applies the memory frames of a committed round to the standby's blocks.</summary>

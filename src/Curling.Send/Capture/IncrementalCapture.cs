@@ -64,6 +64,9 @@ internal sealed class IncrementalCapture : IRoundCapture
     /// <summary>Whether pages are copied before they are protected: wrong, and only for tests that must notice.</summary>
     internal static bool CopyBeforeProtect { get; set; }
 
+    /// <summary>The blocks that are captured, for tests that compare them.</summary>
+    internal IReadOnlyList<TrackedBlock> Tracked => _blocks;
+
     /// <summary>Called in every cut, with the guest stopped and everything of the round copied; only tests set it.</summary>
     internal Action<long>? AtCut { get; set; }
 

@@ -1,0 +1,197 @@
+using System.Globalization;
+using Curling.Hosting.Options;
+using Curling.Linux.Tracking;
+using Curling.Protocol;
+using Curling.Recv;
+using Curling.Recv.Sessions;
+using Curling.Recv.Standby;
+using Curling.Replication.Receiver;
+using Curling.Replication.Sender;
+using Curling.Send;
+using Curling.Send.Capture;
+using Curling.TestKit.Guests;
+using Microsoft.Extensions.Logging.Abstractions;
+using Xunit.Abstractions;
+
+namespace Curling.Pair.Tests;
+
+/// <summary>
+/// The test that matters most: with a guest that writes as fast as it can, the standby's whole memory equals the guest's at
+/// the cut, byte for byte, at random rounds of many. And with a tracker that is broken on purpose, this is found out.
+/// </summary>
+/// <remarks><c>CURLING_EXACT_ROUNDS</c> sets the rounds of each case.</remarks>
+public sealed class ExactnessTests(ITestOutputHelper output)
+{
+    private static int Rounds => int.TryParse(
+        Environment.GetEnvironmentVariable("CURLING_EXACT_ROUNDS"), CultureInfo.InvariantCulture, out int rounds) ? rounds : 500;
+
+    [SkippableTheory]
+    [InlineData("7.2", "tcg", "")]
+    [InlineData("7.2", "kvm", ", \"display\": { \"type\": \"vnc\" }")]
+    [InlineData("10.0", "tcg", ", \"display\": { \"type\": \"vnc\" }")]
+    [InlineData("10.0", "kvm", "")]
+    public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more)
+    {
+        Comparison comparison = await RunAsync(qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25);
+        Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
+        Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
+    }
+
+    [SkippableFact]
+    public async Task Block_that_is_left_out_is_found()
+    {
+        IncrementalCapture.LeaveOut = name => name == "ram";
+        try
+        {
+            Comparison comparison = await RunAsync("7.2", "tcg", "ws=8M rate=0", "", TimeSpan.Zero, 20, held: 18);
+            Assert.NotEmpty(comparison.Differences);
+        }
+        finally
+        {
+            IncrementalCapture.LeaveOut = null;
+        }
+    }
+
+    [SkippableFact]
+    public async Task Copying_before_protecting_is_found()
+    {
+        // Fast enough to write during a copy, slow enough not to come by again before the cut.
+        IncrementalCapture.CopyBeforeProtect = true;
+        try
+        {
+            Comparison comparison = await RunAsync("7.2", "tcg", "ws=32M rate=200000", "", TimeSpan.FromMilliseconds(40), 60, held: 55);
+            Assert.NotEmpty(comparison.Differences);
+        }
+        finally
+        {
+            IncrementalCapture.CopyBeforeProtect = false;
+        }
+    }
+
+    private async Task<Comparison> RunAsync(
+        string qemu, string accelerator, string append, string more, TimeSpan interval, int rounds, int held)
+    {
+        try
+        {
+            DirtyTracker.CheckSupport();
+        }
+        catch (TrackingUnavailableException e)
+        {
+            Skip.If(true, e.Message);
+        }
+
+        string binary = TestGuests.Qemu(qemu);
+        if (accelerator == "kvm")
+        {
+            TestGuests.NeedsKvm();
+        }
+
+        DirectoryInfo directory = Directory.CreateTempSubdirectory("ce");
+        try
+        {
+            string guest = TestGuests.WriteBuiltin(directory.FullName, "exact", accelerator, append: append, more: more);
+            using ReceiverDaemon receiver = new(
+                new ReceiverOptions(
+                    new Endpoint("127.0.0.1", 0), FailureAction.Hold, TimeSpan.FromSeconds(10), 1, 1L << 30, 1L << 30, binary,
+                    Path.Combine(directory.FullName, "r.sock"), null),
+                TimeProvider.System,
+                NullLogger<ReceiverDaemon>.Instance);
+            await receiver.StartAsync(CancellationToken.None);
+            Endpoint target = await receiver.Listening.WaitAsync(TimeSpan.FromSeconds(60));
+            using SenderDaemon sender = new(
+                new SenderOptions(
+                    target, ByteRate.Max, guest, RoundChoice.Incremental, interval, 0.05, 1, TimeSpan.FromSeconds(10), binary,
+                    Path.Combine(directory.FullName, "s.sock")),
+                TimeProvider.System,
+                NullLogger<SenderDaemon>.Instance);
+            await sender.StartAsync(CancellationToken.None);
+            int pid = (await sender.Started.WaitAsync(TimeSpan.FromSeconds(60))).Qemu.Pid;
+            Comparison comparison = new(sender.Incremental!, () => receiver.Sessions.FirstOrDefault(), pid, rounds, held);
+            sender.Incremental!.AtCut = comparison.AtCut;
+            while (sender.Incremental is not null && comparison.LastRound < rounds && sender.State != SenderState.Ended)
+            {
+                await Task.Delay(20);
+            }
+
+            output.WriteLine($"{comparison.LastRound} rounds, {comparison.Compared} compared, {comparison.Bytes >> 20} MiB held equal");
+            await sender.StopAsync(CancellationToken.None);
+            await receiver.StopAsync(CancellationToken.None);
+            Assert.NotEqual(0, comparison.LastRound);
+            return comparison;
+        }
+        finally
+        {
+            directory.Delete(recursive: true);
+        }
+    }
+
+    /// <summary>
+    /// Keeps the guest's memory at chosen cuts, and holds the standby's against it in the next cut: with one round in flight
+    /// that round is committed by then, and the next has not ended.
+    /// </summary>
+    private sealed class Comparison(IncrementalCapture capture, Func<GuestSession?> session, int pid, int rounds, int held)
+    {
+        private readonly Random _random = new(rounds + held);
+        private readonly byte[] _page = new byte[ProtocolLimits.PageBytes];
+        private List<byte[]>? _kept;
+        private long _keptRound;
+
+        public List<string> Differences { get; } = [];
+
+        public int Compared { get; private set; }
+
+        public long Bytes { get; private set; }
+
+        public long LastRound { get; private set; }
+
+        public void AtCut(long round)
+        {
+            if (_kept is not null)
+            {
+                Compare();
+                _kept = null;
+            }
+
+            if (_random.NextDouble() < 1.3 * held / rounds)
+            {
+                _keptRound = round;
+                _kept = [];
+                foreach (TrackedBlock block in capture.Tracked)
+                {
+                    byte[] content = new byte[block.Bytes];
+                    ProcessMemory.Read(pid, block.Address, content);
+                    _kept.Add(content);
+                }
+            }
+
+            LastRound = round;
+        }
+
+        private void Compare()
+        {
+            GuestSession here = session()!;
+            if (here.CommittedRound != _keptRound)
+            {
+                Differences.Add($"round {here.CommittedRound} is committed at the cut after round {_keptRound}");
+                return;
+            }
+
+            Compared++;
+            IReadOnlyList<IStandbyBlock> blocks = here.Standby!.Blocks;
+            for (int b = 0; b < _kept!.Count; b++)
+            {
+                for (long page = 0; page < blocks[b].Pages; page++)
+                {
+                    if (blocks[b].TryRead(page, _page))
+                    {
+                        Bytes += _page.Length;
+                        if (!_kept[b].AsSpan((int)page * _page.Length, _page.Length).SequenceEqual(_page))
+                        {
+                            Differences.Add($"round {_keptRound}: page {page} of {capture.Tracked[b].Name} differs");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
