@@ -72,7 +72,7 @@ internal static class ReceiverCommands
             16 << 20);
         Option<string?> display = new("--display-listen")
         {
-            Description = "Where displays of promoted guests listen, instead of where the guest's definition says",
+            Description = "Where displays of standbys and promoted guests listen; otherwise on loopback, at a free port",
             HelpName = "ADDRESS:PORT",
         };
         Option<string?> qemu = CommonOptions.Path("--qemu", "The QEMU to use; otherwise CURLING_QEMU, otherwise qemu-system-x86_64 on PATH");

@@ -297,7 +297,7 @@ internal sealed class Admission(
                 InitrdPath = File("initrd"),
                 FirmwarePath = File("firmware"),
                 Incoming = true,
-                DisplayListen = options.Vnc,
+                DisplayListen = options.Vnc ?? "127.0.0.1:0",
             };
             return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, time, log);
         }
