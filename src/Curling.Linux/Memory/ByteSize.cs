@@ -31,7 +31,7 @@ public static class ByteSize
 
         if (trimmed.Length is 0 or > 20
             || !double.TryParse(trimmed, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double number)
-            || number * factor > 1L << 60)
+            || !(number * factor <= 1L << 60)) // not true for what is no number, which the line above takes
         {
             return false;
         }

@@ -53,8 +53,15 @@ public sealed unsafe class SharedMapping : IDisposable
         SafeFileHandle handle;
         try
         {
-            handle = File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.ReadWrite);
-            File.SetUnixFileMode(handle, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            // Private from its first moment: who opened it before a later chmod could go on reading the guest's memory.
+            handle = new FileStream(path, new FileStreamOptions
+            {
+                Mode = FileMode.CreateNew,
+                Access = FileAccess.ReadWrite,
+                Share = FileShare.ReadWrite,
+                UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+                BufferSize = 0,
+            }).SafeFileHandle;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -69,7 +76,15 @@ public sealed unsafe class SharedMapping : IDisposable
             throw new MemoryFileException($"{path}: cannot be made {bytes} bytes long: {Marshal.GetPInvokeErrorMessage(error)}");
         }
 
-        return new SharedMapping(handle, path, bytes, writable: true);
+        try
+        {
+            return new SharedMapping(handle, path, bytes, writable: true);
+        }
+        catch (MemoryFileException)
+        {
+            File.Delete(path);
+            throw;
+        }
     }
 
     /// <summary>Maps an existing file whole.</summary>
@@ -133,6 +148,7 @@ public sealed unsafe class SharedMapping : IDisposable
     public void Populate(long offset, long length)
     {
         _ = Span(offset, 0);
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length - offset);
 
         // Safety: the range is inside the mapping. A kernel that cannot do it (before 5.14) says so, and nothing is lost.

@@ -30,6 +30,7 @@ public sealed class ChildProcess : IAsyncDisposable
     private readonly Process _process;
     private readonly StringBuilder _tail = new();
     private readonly StreamWriter? _log;
+    private bool _logClosed;
     private readonly TaskCompletionSource<int> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private ChildProcess(Process process, StreamWriter? log)
@@ -93,7 +94,10 @@ public sealed class ChildProcess : IAsyncDisposable
             start.Environment[name] = value;
         }
 
-        StreamWriter? log = options.LogPath is { } path ? new StreamWriter(path, append: true) { AutoFlush = true } : null;
+        // Unbuffered below: what could not be written must not come back at the next write or at the end.
+        StreamWriter? log = options.LogPath is { } path
+            ? new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0)) { AutoFlush = true }
+            : null;
         TaskCompletionSource<Process> started = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Work.Add(() =>
         {
@@ -106,9 +110,17 @@ public sealed class ChildProcess : IAsyncDisposable
                 started.SetException(e);
             }
         });
-        Process process = started.Task.GetAwaiter().GetResult();
-        process.StandardInput.Close();
-        return new ChildProcess(process, log);
+        try
+        {
+            Process process = started.Task.GetAwaiter().GetResult();
+            process.StandardInput.Close();
+            return new ChildProcess(process, log);
+        }
+        catch
+        {
+            log?.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Looks a program up: a path as it is, a name on PATH; null when there is none.</summary>
@@ -182,13 +194,48 @@ public sealed class ChildProcess : IAsyncDisposable
                         _tail.Remove(0, _tail.Length - MaxTail);
                     }
 
-                    _log?.Write(buffer, 0, count);
+                    WriteLog(buffer, count);
                 }
             }
         }
         catch (IOException)
         {
             // The pipe broke with the program.
+        }
+    }
+
+    /// <summary>
+    /// Writes to the log what it takes: with a full disk the program's output must still be read, or the program would hang
+    /// in a write.
+    /// </summary>
+    private void WriteLog(char[] buffer, int count)
+    {
+        try
+        {
+            if (!_logClosed)
+            {
+                _log?.Write(buffer, 0, count);
+            }
+        }
+        catch (IOException)
+        {
+            // The tail still has it.
+        }
+    }
+
+    private void CloseLog()
+    {
+        lock (_tail)
+        {
+            _logClosed = true;
+            try
+            {
+                _log?.Dispose();
+            }
+            catch (IOException)
+            {
+                // As above; the program's end is to be told all the same.
+            }
         }
     }
 
@@ -200,11 +247,7 @@ public sealed class ChildProcess : IAsyncDisposable
         await Task.WhenAny(Task.WhenAll(output, errors), Task.Delay(TimeSpan.FromSeconds(2)));
         int code = _process.ExitCode;
         _process.Dispose();
-        lock (_tail)
-        {
-            _log?.Dispose();
-        }
-
+        CloseLog();
         _exited.TrySetResult(code);
     }
 }

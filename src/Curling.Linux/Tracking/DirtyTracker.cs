@@ -14,6 +14,7 @@ namespace Curling.Linux.Tracking;
 /// </remarks>
 public sealed unsafe class DirtyTracker : IDisposable
 {
+    private const ulong PageSize = 4096;
     private readonly int _pid;
     private readonly SafeFileHandle _pagemap;
     private int _userfault;
@@ -46,8 +47,7 @@ public sealed unsafe class DirtyTracker : IDisposable
     public static DirtyTracker Attach(int pid)
     {
         CheckSupport();
-        int remote = SyscallInjection.CreateUserfaultfd(pid);
-        int userfault = Fetch(pid, remote);
+        int userfault = SyscallInjection.CreateUserfaultfd(pid, remote => Fetch(pid, remote));
 
         // Safety: the argument is a local of the layout that the call expects.
         Interop.UffdioApiArgument api = new()
@@ -64,7 +64,15 @@ public sealed unsafe class DirtyTracker : IDisposable
                 $"this kernel has no asynchronous write protection ({error}); incremental rounds need Linux 6.7 or newer");
         }
 
-        return new DirtyTracker(pid, userfault, OpenPagemap(pid));
+        try
+        {
+            return new DirtyTracker(pid, userfault, OpenPagemap(pid));
+        }
+        catch
+        {
+            _ = Interop.close(userfault);
+            throw;
+        }
     }
 
     /// <summary>Tracks a range of the process's memory; all of its pages count as written until the first scan.</summary>
@@ -89,9 +97,17 @@ public sealed unsafe class DirtyTracker : IDisposable
     /// <param name="protect">Whether the pages listed count as unwritten from now on.</param>
     /// <param name="walkEnd">How far the scan came; less than <paramref name="end"/> when <paramref name="regions"/> was full.</param>
     /// <returns>How many regions were filled.</returns>
-    /// <exception cref="IOException">The process is gone.</exception>
+    /// <exception cref="ArgumentException"><paramref name="regions"/> has no room at all.</exception>
+    /// <exception cref="IOException">The process is gone, or the range holds memory that is not tracked.</exception>
     public int Scan(ulong start, ulong end, Span<PageRegion> regions, bool protect, out ulong walkEnd)
     {
+        ObjectDisposedException.ThrowIf(_userfault < 0, this);
+        if (regions.IsEmpty)
+        {
+            // The kernel would take it for a wish to protect everything and to be told nothing: pages lost without a word.
+            throw new ArgumentException("there must be room for at least one region", nameof(regions));
+        }
+
         fixed (PageRegion* vector = regions)
         {
             Interop.PagemapScanArgument argument = new()
@@ -111,6 +127,13 @@ public sealed unsafe class DirtyTracker : IDisposable
             if (got < 0)
             {
                 throw new IOException($"the dirty pages of process {_pid} cannot be listed: {Interop.Error()}");
+            }
+
+            // An address space that has ended is scanned without complaint and found to hold nothing; only a read tells.
+            ulong entry = 0;
+            if (RandomAccess.Read(_pagemap, new Span<byte>(&entry, sizeof(ulong)), (long)(start / PageSize * sizeof(ulong))) == 0)
+            {
+                throw new IOException($"the dirty pages of process {_pid} cannot be listed: the process has ended");
             }
 
             walkEnd = argument.WalkEnd;

@@ -15,6 +15,12 @@ internal static unsafe partial class Interop
     internal const int PtraceDetach = 17;
     internal const int PtraceSeize = 0x4206;
     internal const int PtraceInterrupt = 0x4207;
+    internal const int PtraceGetSigInfo = 0x4202;
+    internal const int PtraceGetSigMask = 0x420A;
+    internal const int PtraceSetSigMask = 0x420B;
+    internal const int PtraceEventStop = 128;
+    internal const int SignalTrap = 5;
+    internal const int SysClose = 3;
     internal const int SysUserfaultfd = 323;
     internal const int SysPidfdOpen = 434;
     internal const int SysPidfdGetfd = 438;
@@ -67,6 +73,13 @@ internal static unsafe partial class Interop
     {
         public ulong R15, R14, R13, R12, Rbp, Rbx, R11, R10, R9, R8, Rax, Rcx, Rdx, Rsi, Rdi, OrigRax, Rip, Cs, Eflags, Rsp, Ss,
             FsBase, GsBase, Ds, Es, Fs, Gs;
+    }
+
+    /// <summary>The head of siginfo_t, which is 128 bytes long.</summary>
+    [StructLayout(LayoutKind.Sequential, Size = 128)]
+    internal struct SignalInfo
+    {
+        public int Signal, Errno, Code;
     }
 
     /// <summary>struct uffdio_api.</summary>

@@ -1,0 +1,126 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Curling.Linux.Tracking;
+using Mem = Curling.Linux.Memory.Interop;
+using Track = Curling.Linux.Tracking.Interop;
+
+namespace Curling.Linux.Tests.Native;
+
+/// <summary>Every number and layout that is handed to the kernel, held against what a C compiler makes of its headers.</summary>
+public sealed class LayoutTests
+{
+    private static readonly Lazy<Dictionary<string, ulong>> Compiled = new(Run, LazyThreadSafetyMode.PublicationOnly);
+
+    private static readonly Dictionary<string, ulong> Ours = new()
+    {
+        ["PROT_READ"] = Mem.ProtRead,
+        ["PROT_WRITE"] = Mem.ProtWrite,
+        ["MAP_SHARED"] = Mem.MapShared,
+        ["MAP_PRIVATE"] = Mem.MapPrivate,
+        ["MAP_ANONYMOUS"] = Mem.MapAnonymous,
+        ["FALLOC_FL_KEEP_SIZE"] = Mem.FallocKeepSize,
+        ["FALLOC_FL_PUNCH_HOLE"] = Mem.FallocPunchHole,
+        ["MADV_DONTNEED"] = Mem.MadvDontNeed,
+        ["MADV_POPULATE_WRITE"] = Mem.MadvPopulateWrite,
+        ["SEEK_DATA"] = Mem.SeekData,
+        ["SEEK_HOLE"] = Mem.SeekHole,
+        ["ENOSPC"] = Mem.NoSpace,
+        ["EINTR"] = Mem.Interrupted,
+        ["O_CLOEXEC"] = Track.OpenCloexec,
+        ["O_NONBLOCK"] = Track.OpenNonblock,
+        ["PTRACE_CONT"] = Track.PtraceCont,
+        ["PTRACE_SINGLESTEP"] = Track.PtraceSingleStep,
+        ["PTRACE_GETREGS"] = Track.PtraceGetRegs,
+        ["PTRACE_SETREGS"] = Track.PtraceSetRegs,
+        ["PTRACE_DETACH"] = Track.PtraceDetach,
+        ["PTRACE_SEIZE"] = Track.PtraceSeize,
+        ["PTRACE_INTERRUPT"] = Track.PtraceInterrupt,
+        ["PTRACE_GETSIGINFO"] = Track.PtraceGetSigInfo,
+        ["PTRACE_GETSIGMASK"] = Track.PtraceGetSigMask,
+        ["PTRACE_SETSIGMASK"] = Track.PtraceSetSigMask,
+        ["PTRACE_EVENT_STOP"] = Track.PtraceEventStop,
+        ["SIGTRAP"] = Track.SignalTrap,
+        ["SYS_close"] = Track.SysClose,
+        ["SYS_userfaultfd"] = Track.SysUserfaultfd,
+        ["SYS_pidfd_open"] = Track.SysPidfdOpen,
+        ["SYS_pidfd_getfd"] = Track.SysPidfdGetfd,
+        ["UFFD_API"] = Track.UffdApi,
+        ["UFFDIO_API"] = Track.UffdioApi,
+        ["UFFDIO_REGISTER"] = Track.UffdioRegister,
+        ["UFFDIO_UNREGISTER"] = Track.UffdioUnregister,
+        ["UFFD_FEATURE_PAGEFAULT_FLAG_WP"] = Track.UffdFeaturePagefaultFlagWp,
+        ["UFFD_FEATURE_WP_HUGETLBFS_SHMEM"] = Track.UffdFeatureWpHugetlbfsShmem,
+        ["UFFD_FEATURE_WP_UNPOPULATED"] = Track.UffdFeatureWpUnpopulated,
+        ["UFFD_FEATURE_WP_ASYNC"] = Track.UffdFeatureWpAsync,
+        ["UFFDIO_REGISTER_MODE_WP"] = Track.UffdRegisterModeWp,
+        ["PAGEMAP_SCAN"] = Track.PagemapScan,
+    };
+
+    // Newer than the headers of the oldest distribution that is built on: checked where the headers have them.
+    private static readonly string[] MayBeMissing =
+        ["MADV_POPULATE_WRITE", "UFFD_FEATURE_WP_HUGETLBFS_SHMEM", "UFFD_FEATURE_WP_UNPOPULATED", "UFFD_FEATURE_WP_ASYNC"];
+
+    [SkippableFact]
+    public void Numbers_are_those_of_the_headers()
+    {
+        foreach ((string name, ulong ours) in Ours)
+        {
+            bool known = Compiled.Value.TryGetValue(name, out ulong compiled);
+            Assert.True(known || MayBeMissing.Contains(name), $"{name} is not in the headers");
+            Assert.True(!known || ours == compiled, $"{name} is {compiled:X} in C and {ours:X} here");
+        }
+    }
+
+    [SkippableFact]
+    public void Structures_are_laid_out_as_the_compiler_lays_them_out()
+    {
+        Check<Track.Registers>("user_regs_struct", null);
+        Check<Track.SignalInfo>("siginfo_t", new() { ["Signal"] = "si_signo", ["Errno"] = "si_errno", ["Code"] = "si_code" });
+        Check<Track.UffdioApiArgument>("uffdio_api", null);
+        Check<Track.UffdioRegisterArgument>("uffdio_register", new() { ["Start"] = "range.start", ["Length"] = "range.len" });
+        Check<Track.IoVector>("iovec", new() { ["Base"] = "iov_base", ["Length"] = "iov_len" });
+        Check<PageRegion>("page_region", null);
+        Check<Track.PagemapScanArgument>("pm_scan_arg", new()
+        {
+            ["WalkEnd"] = "walk_end",
+            ["Vector"] = "vec",
+            ["VectorLength"] = "vec_len",
+            ["MaxPages"] = "max_pages",
+            ["CategoryInverted"] = "category_inverted",
+            ["CategoryMask"] = "category_mask",
+            ["CategoryAnyOfMask"] = "category_anyof_mask",
+            ["ReturnMask"] = "return_mask",
+        });
+    }
+
+    private static void Check<T>(string structure, Dictionary<string, string>? names)
+        where T : unmanaged
+    {
+        Assert.Equal(Compiled.Value[$"sizeof({structure})"], (ulong)Marshal.SizeOf<T>());
+        Dictionary<string, ulong> expected = Compiled.Value
+            .Where(p => p.Key.StartsWith(structure + ".", StringComparison.Ordinal))
+            .ToDictionary(p => p.Key, p => p.Value);
+        Dictionary<string, ulong> ours = typeof(T).GetFields().ToDictionary(
+            f => structure + "." + (names?.GetValueOrDefault(f.Name) ?? Lower(f.Name)),
+            f => (ulong)Marshal.OffsetOf<T>(f.Name));
+        Assert.Equal(expected.OrderBy(p => p.Key, StringComparer.Ordinal), ours.OrderBy(p => p.Key, StringComparer.Ordinal));
+    }
+
+    private static string Lower(string field) => field switch
+    {
+        "OrigRax" => "orig_rax",
+        "FsBase" => "fs_base",
+        "GsBase" => "gs_base",
+        _ => field.ToLowerInvariant(),
+    };
+
+    private static Dictionary<string, ulong> Run()
+    {
+        using Process process = Process.Start(new ProcessStartInfo(NativeProgram.Compile("layout")) { RedirectStandardOutput = true })!;
+        string text = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        return text.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line.Split(' ')).ToDictionary(
+            p => p[0], p => ulong.Parse(p[1], CultureInfo.InvariantCulture));
+    }
+}

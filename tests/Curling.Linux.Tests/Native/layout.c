@@ -1,0 +1,82 @@
+/* Prints what this machine's headers say about the kernel structures and numbers that Curling uses, "name value" a line.
+ * PAGEMAP_SCAN is declared here as the kernel's documentation has it where the headers are older than Linux 6.7. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <unistd.h>
+
+#ifndef PAGEMAP_SCAN
+struct page_region { __u64 start, end, categories; };
+struct pm_scan_arg {
+    __u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    __u64 category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#endif
+
+#define NUMBER(name) printf("%s %llu\n", #name, (unsigned long long)(name))
+#define SIZE(type) printf("sizeof(%s) %zu\n", #type, sizeof(struct type))
+#define PLACE(type, field) printf("%s.%s %zu\n", #type, #field, offsetof(struct type, field))
+
+int main(void)
+{
+    NUMBER(PROT_READ); NUMBER(PROT_WRITE); NUMBER(MAP_SHARED); NUMBER(MAP_PRIVATE); NUMBER(MAP_ANONYMOUS);
+    NUMBER(FALLOC_FL_KEEP_SIZE); NUMBER(FALLOC_FL_PUNCH_HOLE); NUMBER(MADV_DONTNEED);
+    NUMBER(SEEK_DATA); NUMBER(SEEK_HOLE); NUMBER(ENOSPC); NUMBER(EINTR); NUMBER(O_CLOEXEC); NUMBER(O_NONBLOCK);
+#ifdef MADV_POPULATE_WRITE
+    NUMBER(MADV_POPULATE_WRITE);
+#endif
+
+    NUMBER(PTRACE_CONT); NUMBER(PTRACE_SINGLESTEP); NUMBER(PTRACE_GETREGS); NUMBER(PTRACE_SETREGS); NUMBER(PTRACE_DETACH);
+    NUMBER(PTRACE_SEIZE); NUMBER(PTRACE_INTERRUPT);
+    NUMBER(PTRACE_GETSIGINFO); NUMBER(PTRACE_GETSIGMASK); NUMBER(PTRACE_SETSIGMASK); NUMBER(PTRACE_EVENT_STOP);
+    NUMBER(SIGTRAP); NUMBER(SYS_close);
+    NUMBER(SYS_userfaultfd); NUMBER(SYS_pidfd_open); NUMBER(SYS_pidfd_getfd);
+
+    NUMBER(UFFD_API); NUMBER(UFFDIO_API); NUMBER(UFFDIO_REGISTER); NUMBER(UFFDIO_UNREGISTER);
+    NUMBER(UFFD_FEATURE_PAGEFAULT_FLAG_WP); NUMBER(UFFDIO_REGISTER_MODE_WP);
+#ifdef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+    NUMBER(UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
+#endif
+#ifdef UFFD_FEATURE_WP_UNPOPULATED
+    NUMBER(UFFD_FEATURE_WP_UNPOPULATED);
+#endif
+#ifdef UFFD_FEATURE_WP_ASYNC
+    NUMBER(UFFD_FEATURE_WP_ASYNC);
+#endif
+    SIZE(uffdio_api); PLACE(uffdio_api, api); PLACE(uffdio_api, features); PLACE(uffdio_api, ioctls);
+    SIZE(uffdio_register); PLACE(uffdio_register, range.start); PLACE(uffdio_register, range.len);
+    PLACE(uffdio_register, mode); PLACE(uffdio_register, ioctls);
+
+    NUMBER(PAGEMAP_SCAN);
+    SIZE(pm_scan_arg); PLACE(pm_scan_arg, size); PLACE(pm_scan_arg, flags); PLACE(pm_scan_arg, start); PLACE(pm_scan_arg, end);
+    PLACE(pm_scan_arg, walk_end); PLACE(pm_scan_arg, vec); PLACE(pm_scan_arg, vec_len); PLACE(pm_scan_arg, max_pages);
+    PLACE(pm_scan_arg, category_inverted); PLACE(pm_scan_arg, category_mask); PLACE(pm_scan_arg, category_anyof_mask);
+    PLACE(pm_scan_arg, return_mask);
+    SIZE(page_region); PLACE(page_region, start); PLACE(page_region, end); PLACE(page_region, categories);
+
+    printf("sizeof(siginfo_t) %zu\nsiginfo_t.si_signo %zu\nsiginfo_t.si_errno %zu\nsiginfo_t.si_code %zu\n", sizeof(siginfo_t),
+           offsetof(siginfo_t, si_signo), offsetof(siginfo_t, si_errno), offsetof(siginfo_t, si_code));
+    SIZE(iovec); PLACE(iovec, iov_base); PLACE(iovec, iov_len);
+    SIZE(user_regs_struct);
+    PLACE(user_regs_struct, r15); PLACE(user_regs_struct, r14); PLACE(user_regs_struct, r13); PLACE(user_regs_struct, r12);
+    PLACE(user_regs_struct, rbp); PLACE(user_regs_struct, rbx); PLACE(user_regs_struct, r11); PLACE(user_regs_struct, r10);
+    PLACE(user_regs_struct, r9); PLACE(user_regs_struct, r8); PLACE(user_regs_struct, rax); PLACE(user_regs_struct, rcx);
+    PLACE(user_regs_struct, rdx); PLACE(user_regs_struct, rsi); PLACE(user_regs_struct, rdi); PLACE(user_regs_struct, orig_rax);
+    PLACE(user_regs_struct, rip); PLACE(user_regs_struct, cs); PLACE(user_regs_struct, eflags); PLACE(user_regs_struct, rsp);
+    PLACE(user_regs_struct, ss); PLACE(user_regs_struct, fs_base); PLACE(user_regs_struct, gs_base); PLACE(user_regs_struct, ds);
+    PLACE(user_regs_struct, es); PLACE(user_regs_struct, fs); PLACE(user_regs_struct, gs);
+    return 0;
+}

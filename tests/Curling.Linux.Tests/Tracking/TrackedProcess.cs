@@ -1,0 +1,105 @@
+using System.Diagnostics;
+using System.Globalization;
+using Curling.Linux.Tests.Native;
+using Curling.Linux.Tracking;
+
+namespace Curling.Linux.Tests.Tracking;
+
+/// <summary>The process of Native/tracked.c: memory at known places, written on command.</summary>
+internal sealed class TrackedProcess : IDisposable
+{
+    public const ulong Page = 4096;
+    public const int Pages = 1024;
+    private readonly Process _process;
+    private readonly CancellationTokenSource _ended = new();
+
+    public TrackedProcess(bool spinning = false)
+    {
+        _process = Process.Start(new ProcessStartInfo(NativeProgram.Compile("tracked"), spinning ? ["spin"] : [])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+        })!;
+        string[] places = Line().Split(' ');
+        Own = ulong.Parse(places[0], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+        Shared = ulong.Parse(places[1], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+        RealTimeSignal = int.Parse(places[2], CultureInfo.InvariantCulture);
+    }
+
+    public int Pid => _process.Id;
+
+    /// <summary>Private anonymous memory of 1024 pages.</summary>
+    public ulong Own { get; }
+
+    /// <summary>Shared memory of 1024 pages.</summary>
+    public ulong Shared { get; }
+
+    public int RealTimeSignal { get; }
+
+    public int Signals => int.Parse(Ask("n"), CultureInfo.InvariantCulture);
+
+    /// <summary>How many userfaultfds it has open.</summary>
+    public int Userfaultfds => Directory.GetFiles($"/proc/{Pid}/fd")
+        .Count(f => new FileInfo(f).LinkTarget?.Contains("userfaultfd", StringComparison.Ordinal) == true);
+
+    public void Write(ulong address, byte value) => Assert.Equal("ok", Ask($"w {address:x} {value}"));
+
+    public int Read(ulong address) => int.Parse(Ask($"r {address:x}"), CultureInfo.InvariantCulture);
+
+    public ulong Map(string path, long bytes) =>
+        ulong.Parse(Ask($"f {path} {bytes}"), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+
+    /// <summary>Ends it from inside; it must have nothing to complain about.</summary>
+    public void Quit()
+    {
+        _process.StandardInput.WriteLine("q");
+        Assert.True(_process.WaitForExit(Wait.Limit), "the process did not end");
+        Assert.Equal(0, _process.ExitCode);
+    }
+
+    public void Kill()
+    {
+        _process.Kill();
+        _process.WaitForExit();
+    }
+
+    public void Dispose()
+    {
+        _process.Kill();
+        _process.WaitForExit();
+        _process.Dispose();
+        _ended.Dispose();
+    }
+
+    /// <summary>Attaches; skips the test, saying so, where the kernel cannot do it.</summary>
+    public DirtyTracker Attach()
+    {
+        SkipUnlessSupported();
+        return DirtyTracker.Attach(Pid);
+    }
+
+    public static void SkipUnlessSupported()
+    {
+        try
+        {
+            DirtyTracker.CheckSupport();
+        }
+        catch (TrackingUnavailableException e)
+        {
+            Skip.If(true, $"SKIPPED: {e.Message}");
+        }
+    }
+
+    private string Ask(string command)
+    {
+        _process.StandardInput.WriteLine(command);
+        return Line();
+    }
+
+    private string Line()
+    {
+        Task<string?> line = _process.StandardOutput.ReadLineAsync(_ended.Token).AsTask();
+        Assert.True(line.Wait(Wait.Limit), "the process does not answer");
+        return line.Result ?? throw new InvalidOperationException("the process ended");
+    }
+}
