@@ -30,6 +30,7 @@ public sealed class ChildProcess : IAsyncDisposable
     private readonly Process _process;
     private readonly StringBuilder _tail = new();
     private readonly StreamWriter? _log;
+    private readonly ChildReaper _reaper;
     private bool _logClosed;
     private readonly TaskCompletionSource<int> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -38,6 +39,7 @@ public sealed class ChildProcess : IAsyncDisposable
         _process = process;
         _log = log;
         Pid = process.Id;
+        _reaper = new ChildReaper(Pid);
         Task output = PumpAsync(process.StandardOutput);
         Task errors = PumpAsync(process.StandardError);
         _ = ReapAsync(output, errors);
@@ -147,8 +149,10 @@ public sealed class ChildProcess : IAsyncDisposable
         }
         catch (InvalidOperationException)
         {
-            // It has ended.
+            // It has ended, or the runtime believes so.
         }
+
+        _reaper.Kill();
     }
 
     /// <summary>Waits for the end of the program.</summary>
@@ -242,10 +246,12 @@ public sealed class ChildProcess : IAsyncDisposable
     private async Task ReapAsync(Task output, Task errors)
     {
         await _process.WaitForExitAsync();
+        int? reaped = await Task.Factory.StartNew(
+            _reaper.WaitForEnd, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
         // What the program said last is part of its end. A grandchild that keeps the pipes open must not hold it up.
         await Task.WhenAny(Task.WhenAll(output, errors), Task.Delay(TimeSpan.FromSeconds(2)));
-        int code = _process.ExitCode;
+        int code = reaped ?? _process.ExitCode;
         _process.Dispose();
         CloseLog();
         _exited.TrySetResult(code);

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
 using Curling.Linux.Processes;
+using Curling.Linux.Tests.Tracking;
+using Curling.Linux.Tracking;
 using TrackInterop = Curling.Linux.Tracking.Interop;
 
 namespace Curling.Linux.Tests.Processes;
@@ -189,6 +191,27 @@ public sealed class ChildProcessTests : IDisposable
         parent.WaitForExit();
 
         Wait.Until(() => !ProcessInfo.Exists(child) || ProcessInfo.StartTime(child) != start, "the child to die with its parent");
+    }
+
+    [SkippableFact]
+    public async Task Being_traced_is_not_taken_for_its_end()
+    {
+        // Every attachment stops the child for a moment; the runtime is told, and may take that for the child's end.
+        TrackedProcess.SkipUnlessSupported();
+        await using ChildProcess child = ChildProcess.Start(new ChildProcessOptions("sleep", ["600"]));
+        Wait.Until(() => ProcessInfo.CommandLine(child.Pid)?.EndsWith("sleep 600", StringComparison.Ordinal) == true, "sleep to run");
+        for (int i = 0; i < 50; i++)
+        {
+            DirtyTracker.Attach(child.Pid).Dispose();
+            await using ChildProcess other = Shell("exit 0");
+            await other.WaitAsync(Wait.Limit, CancellationToken.None);
+        }
+
+        Assert.True(ProcessInfo.Exists(child.Pid));
+        Assert.False(child.HasExited);
+        child.Kill();
+        Assert.Equal(137, await child.WaitAsync(Wait.Limit, CancellationToken.None));
+        Assert.False(Directory.Exists($"/proc/{child.Pid}"));
     }
 
     private static ChildProcess Shell(string script) => ChildProcess.Start(new ChildProcessOptions("sh", ["-c", script]));
