@@ -49,6 +49,11 @@ internal static unsafe partial class Interop
     [LibraryImport("libc", SetLastError = true)]
     internal static partial int ioctl(int descriptor, ulong request, void* argument);
 
+    internal const int DuplicateCloexec = 1030; // F_DUPFD_CLOEXEC
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int fcntl(int descriptor, int command, long argument);
+
     [LibraryImport("libc", SetLastError = true)]
     internal static partial int close(int descriptor);
 
