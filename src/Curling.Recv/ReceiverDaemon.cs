@@ -230,7 +230,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
                     Log.Progress(
                         _log, status.Guest, progress.Percent, Linux.Memory.ByteSize.Format(progress.BytesPerSecond), progress.SecondsLeft ?? 0);
                 }
-                else if (status.LastRound is { } round && status.CommittedRound != last)
+                else if (status.State == "protected" && status.LastRound is { } round && status.CommittedRound != last)
                 {
                     Log.Rounds(
                         _log, status.Guest, status.CommittedRound, Math.Max(0, status.CommittedRound - last), round.Kind,

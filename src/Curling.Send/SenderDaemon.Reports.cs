@@ -115,7 +115,7 @@ internal sealed partial class SenderDaemon
             long bytes = link?.BytesSent ?? 0;
             double seconds = Math.Max(0.001, _time.GetElapsedTime(lastAt).TotalSeconds);
             lastAt = _time.GetTimestamp();
-            Volatile.Write(ref _bytesPerSecond, link == lastLink ? (long)((bytes - lastBytes) / seconds) : 0);
+            Volatile.Write(ref _bytesPerSecond, (long)((bytes - (link == lastLink ? lastBytes : 0)) / seconds));
             long round = _machine.CommittedRound;
             _roundsPerSecond = (round - lastRound) / seconds;
             if (Progress() is { } progress)
