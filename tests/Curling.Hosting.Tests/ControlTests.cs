@@ -1,0 +1,131 @@
+using System.Net.Sockets;
+using System.Text;
+using System.Text.Json;
+using Curling.Hosting.Control;
+using Curling.Hosting.Options;
+
+namespace Curling.Hosting.Tests;
+
+/// <summary>The control socket with real sockets, and the names that programs rely on.</summary>
+public sealed class ControlTests : IDisposable
+{
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(30);
+    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("cc");
+
+    private string Path => System.IO.Path.Combine(_directory.FullName, "control.sock");
+
+    public void Dispose() => _directory.Delete(recursive: true);
+
+    [Fact]
+    public async Task Question_is_answered()
+    {
+        await using ControlServer server = ControlServer.Start(Path, (r, _) => Task.FromResult(ControlReply.Success(r.Command + " " + r.Guest)));
+        ControlReply reply = await ControlClient.CallAsync(Path, new ControlRequest("promote", "web"), Limit);
+        Assert.True(reply.Ok);
+        Assert.Equal("promote web", reply.Done);
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path));
+    }
+
+    [Theory]
+    [InlineData("nonsense\n", "not JSON")]
+    [InlineData("{}\n", "names no command")]
+    [InlineData("[]\n", "not JSON")]
+    public async Task Nonsense_is_answered_with_what_is_wrong(string sent, string expected)
+    {
+        await using ControlServer server = ControlServer.Start(Path, (_, _) => Task.FromResult(ControlReply.Success("done")));
+        Assert.Contains(expected, await SayAsync(Encoding.UTF8.GetBytes(sent)));
+        Assert.True((await ControlClient.CallAsync(Path, new ControlRequest("status"), Limit)).Ok);
+    }
+
+    [Fact]
+    public async Task Endless_line_and_client_that_leaves_do_not_stop_others()
+    {
+        await using ControlServer server = ControlServer.Start(Path, (_, _) => Task.FromResult(ControlReply.Success("done")));
+        Assert.Contains("longer than", await SayAsync(new byte[100_000]));
+        using (Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
+        {
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(Path));
+            await socket.SendAsync("{\"comm"u8.ToArray());
+        }
+
+        Assert.True((await ControlClient.CallAsync(Path, new ControlRequest("status"), Limit)).Ok);
+    }
+
+    [Fact]
+    public async Task Error_of_the_handler_is_the_answer()
+    {
+        await using ControlServer server = ControlServer.Start(Path, (_, _) => throw new OperatorException("no such guest"));
+        Assert.Equal("no such guest", (await ControlClient.CallAsync(Path, new ControlRequest("promote"), Limit)).Error);
+    }
+
+    [Fact]
+    public async Task Who_is_being_answered_when_the_daemon_ends_gets_the_answer()
+    {
+        TaskCompletionSource asked = new();
+        TaskCompletionSource go = new();
+        ControlServer server = ControlServer.Start(Path, async (_, _) =>
+        {
+            asked.SetResult();
+            await go.Task;
+            return ControlReply.Success("moved");
+        });
+        Task<ControlReply> call = ControlClient.CallAsync(Path, new ControlRequest("switchover"), Limit);
+        await asked.Task.WaitAsync(Limit);
+        ValueTask ending = server.DisposeAsync();
+        go.SetResult();
+        await ending;
+        Assert.Equal("moved", (await call).Done);
+        Assert.False(File.Exists(Path));
+    }
+
+    [Fact]
+    public async Task Socket_of_a_dead_daemon_is_replaced_and_of_a_living_one_refused()
+    {
+        using (Socket dead = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
+        {
+            dead.Bind(new UnixDomainSocketEndPoint(Path));
+        }
+
+        File.WriteAllText(Path + ".other", "");
+        await using ControlServer server = ControlServer.Start(Path, (_, _) => Task.FromResult(ControlReply.Success("done")));
+        Assert.Contains("another daemon uses", Assert.Throws<OperatorException>(() => ControlServer.Start(Path, (_, _) => null!)).Message);
+    }
+
+    [Fact]
+    public async Task Missing_daemon_is_named()
+    {
+        OperatorException e = await Assert.ThrowsAsync<OperatorException>(() => ControlClient.CallAsync(Path, new ControlRequest("status"), Limit));
+        Assert.Contains(Path, e.Message);
+    }
+
+    [Fact]
+    public void Names_in_json_are_stable()
+    {
+        ReceiverStatus receiver = new("tcp:h:1", [new SessionStatus("web", "protected", 7, null, 1, 42, new LastRoundStatus("full", 9, 3), null, false, null, null, null, null)]);
+        Assert.Equal(
+            "{\"role\":\"receiver\",\"listen\":\"tcp:h:1\",\"sessions\":[{\"guest\":\"web\",\"state\":\"protected\",\"committedRound\":7,"
+            + "\"committedAt\":null,\"generation\":1,\"standbyPid\":42,\"lastRound\":{\"kind\":\"full\",\"bytes\":9,\"pauseMicroseconds\":3},"
+            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null}]}",
+            JsonSerializer.Serialize(receiver, ControlJson.Default.ReceiverStatus));
+        SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null);
+        Assert.Equal(
+            "{\"role\":\"sender\",\"guest\":\"web\",\"state\":\"base\",\"round\":3,\"committedRound\":2,\"guestPid\":42,"
+            + "\"pauseMicroseconds\":{\"last\":1,\"p50\":2,\"p99\":3},\"bytesPerSecond\":4,\"target\":\"tcp:h:1\",\"rounds\":\"full\","
+            + "\"roundsPerSecond\":0.5,\"generation\":1,\"serial\":null,\"display\":null,"
+            + "\"base\":{\"percent\":50,\"bytesPerSecond\":6,\"secondsLeft\":7},\"reason\":null}",
+            JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
+        Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
+        Assert.Contains("50 %", StatusText.Format(sender));
+    }
+
+    private async Task<string> SayAsync(byte[] bytes)
+    {
+        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        await socket.ConnectAsync(new UnixDomainSocketEndPoint(Path));
+        await socket.SendAsync(bytes);
+        byte[] buffer = new byte[4096];
+        using CancellationTokenSource limit = new(Limit);
+        int count = await socket.ReceiveAsync(buffer, limit.Token);
+        return Encoding.UTF8.GetString(buffer, 0, count);
+    }
+}

@@ -1,0 +1,68 @@
+using System.Net.Sockets;
+using Curling.Hosting.Instances;
+
+namespace Curling.Hosting.Tests;
+
+/// <summary>What a dead daemon left is cleared away; what a living one has is not.</summary>
+public sealed class InstanceDirectoryTests : IDisposable
+{
+    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("ci");
+
+    public InstanceDirectoryTests()
+    {
+        // No other test class of this project reads these.
+        Environment.SetEnvironmentVariable("CURLING_RUNTIME", Path.Combine(_directory.FullName, "run"));
+        Environment.SetEnvironmentVariable("CURLING_SHM", Path.Combine(_directory.FullName, "shm"));
+        Directory.CreateDirectory(Path.Combine(_directory.FullName, "shm"));
+    }
+
+    public void Dispose()
+    {
+        Environment.SetEnvironmentVariable("CURLING_RUNTIME", null);
+        Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        _directory.Delete(recursive: true);
+    }
+
+    [Fact]
+    public void Directories_come_and_go_together()
+    {
+        InstanceDirectory mine = InstanceDirectory.Create("recv");
+        Assert.True(Directory.Exists(mine.RuntimePath));
+        Assert.True(Directory.Exists(mine.MemoryPath));
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, File.GetUnixFileMode(mine.MemoryPath));
+        File.WriteAllText(Path.Combine(mine.MemoryPath, "ram"), "x");
+        mine.Dispose();
+        Assert.False(Directory.Exists(mine.RuntimePath));
+        Assert.False(Directory.Exists(mine.MemoryPath));
+        mine.Dispose();
+    }
+
+    [Fact]
+    public void Only_what_the_dead_left_is_removed()
+    {
+        using InstanceDirectory living = InstanceDirectory.Create("send");
+        using InstanceDirectory dead = InstanceDirectory.Create("send");
+        using InstanceDirectory reused = InstanceDirectory.Create("send");
+
+        // A process number that is not taken, and our own number with another start: somebody else had it before.
+        File.WriteAllText(Path.Combine(dead.RuntimePath, "owner"), "4194999 5");
+        File.WriteAllText(Path.Combine(dead.MemoryPath, "owner"), "4194999 5");
+        File.WriteAllText(Path.Combine(reused.RuntimePath, "owner"), $"{Environment.ProcessId} 5");
+        string stale = Path.Combine(Path.GetDirectoryName(living.RuntimePath)!, "recv-old.sock");
+        using (Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
+        {
+            socket.Bind(new UnixDomainSocketEndPoint(stale));
+        }
+
+        File.WriteAllText(Path.Combine(Path.GetDirectoryName(living.MemoryPath)!, "somebody-elses"), "");
+        InstanceDirectory.RemoveAbandoned();
+        Assert.True(Directory.Exists(living.RuntimePath));
+        Assert.True(Directory.Exists(living.MemoryPath));
+        Assert.False(Directory.Exists(dead.RuntimePath));
+        Assert.False(Directory.Exists(dead.MemoryPath));
+        Assert.False(Directory.Exists(reused.RuntimePath));
+        Assert.True(Directory.Exists(reused.MemoryPath));
+        Assert.False(File.Exists(stale));
+        Assert.True(File.Exists(Path.Combine(Path.GetDirectoryName(living.MemoryPath)!, "somebody-elses")));
+    }
+}
