@@ -69,7 +69,13 @@ public sealed class QmpCutMonitor : IDisposable
     /// Stops the guest and has QEMU save its device state into a file. If only the saving fails, the guest stays stopped.
     /// </summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
-    public void StopAndSave(string path, TimeSpan limit)
+    /// <param name="path">The file; it is at rest when this returns or throws.</param>
+    /// <param name="limit">How long to wait for QEMU.</param>
+    /// <param name="whileSaving">
+    /// Called when the guest stands still, while QEMU still saves: saving reads no RAM that is not final, for QEMU's own
+    /// migration sends RAM before devices too. What it throws is thrown on, after QEMU has answered.
+    /// </param>
+    public void StopAndSave(string path, TimeSpan limit, Action? whileSaving = null)
     {
         long deadline = Deadline(limit);
         Prepare(path);
@@ -77,9 +83,19 @@ public sealed class QmpCutMonitor : IDisposable
         long save = WriteSave();
         Send("stop");
         QmpException? refused = Await(stop, "stop", deadline);
+        try
+        {
+            if (refused is null)
+            {
+                whileSaving?.Invoke();
+            }
+        }
+        finally
+        {
+            // QEMU runs the save even after a stop that it refused: wait for both, so that the file is at rest afterwards.
+            refused = Await(save, SaveName, deadline) is { } second ? refused ?? second : refused;
+        }
 
-        // QEMU runs the save even after a stop that it refused: wait for both, so that the file is at rest afterwards.
-        refused = Await(save, SaveName, deadline) is { } second ? refused ?? second : refused;
         if (refused is not null)
         {
             throw refused;

@@ -32,6 +32,7 @@ internal sealed class IncrementalCapture : IRoundCapture
     private readonly PageRegion[] _regions = new PageRegion[4096];
     private readonly MemoryFrames _frames = new();
     private readonly string _devicePath;
+    private readonly Action _copyLast;
     private readonly Thread _thread;
     private readonly SemaphoreSlim _work = new(0);
     private Job? _job;
@@ -48,6 +49,11 @@ internal sealed class IncrementalCapture : IRoundCapture
         _blocks = blocks;
         Blocks = [.. blocks.Select(b => new HelloBlock(b.Name, b.Bytes))];
         _devicePath = Path.Combine(guest.MemoryDirectory, "device-state");
+        _copyLast = () =>
+        {
+            _lastCut = CopyDirty();
+            _frames.Flush();
+        };
         _thread = new Thread(Run) { IsBackground = true, Name = "capture", Priority = ThreadPriority.AboveNormal };
         _thread.Start();
     }
@@ -191,9 +197,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         bool stopped = true;
         try
         {
-            monitor.StopAndSave(_devicePath, MonitorLimit);
-            _lastCut = CopyDirty();
-            _frames.Flush();
+            monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast);
             AtCut?.Invoke(round);
             if (!final)
             {
