@@ -39,7 +39,7 @@ internal static class ReceiverCommands
             "When a primary is lost: promote its standby at once, or hold until curling-recv promote GUEST",
             "promote",
             "promote", "hold");
-        Option<TimeSpan> failureTimeout = CommonOptions.Duration(
+        Option<Duration> failureTimeout = CommonOptions.Duration(
             "--failure-timeout",
             "A sender that is silent for longer is lost (a closed connection is noticed at once)",
             TimeSpan.FromSeconds(2),
@@ -63,9 +63,9 @@ internal static class ReceiverCommands
                 result.AddError($"--max-guests: {result.Tokens[0].Value} is not a number from 1 to 1024");
             }
         });
-        Option<long> maxMemory = CommonOptions.Size(
+        Option<Amount> maxMemory = CommonOptions.Size(
             "--max-guest-memory", "Memory that one guest may have", HostMemory.TotalBytes(), 1 << 20);
-        Option<long> maxRound = CommonOptions.Size(
+        Option<Amount> maxRound = CommonOptions.Size(
             "--max-round-bytes",
             "The prefetch buffer of a guest; a round larger than this is refused",
             HostMemory.TotalBytes(),
@@ -87,10 +87,10 @@ internal static class ReceiverCommands
             new ReceiverOptions(
                 parsed.GetValue(listen),
                 parsed.GetValue(onFailure) == "hold" ? FailureAction.Hold : FailureAction.Promote,
-                parsed.GetValue(failureTimeout),
+                parsed.GetValue(failureTimeout).Time,
                 parsed.GetValue(maxGuests),
-                parsed.GetValue(maxMemory),
-                parsed.GetValue(maxRound),
+                parsed.GetValue(maxMemory).Bytes,
+                parsed.GetValue(maxRound).Bytes,
                 parsed.GetValue(qemu),
                 parsed.GetValue(control),
                 parsed.GetValue(display)),

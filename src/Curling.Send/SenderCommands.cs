@@ -67,7 +67,7 @@ internal static class SenderCommands
         inFlight.Validators.Add(result => Check(
             result, "--max-rounds-in-flight", t => int.TryParse(t, CultureInfo.InvariantCulture, out int n) && n is >= 1 and <= 64,
             "is not a number from 1 to 64"));
-        Option<TimeSpan> failureTimeout = CommonOptions.Duration(
+        Option<Duration> failureTimeout = CommonOptions.Duration(
             "--failure-timeout",
             "A receiver that is silent for longer is lost; use the same as there",
             TimeSpan.FromSeconds(2),
@@ -95,7 +95,7 @@ internal static class SenderCommands
                 Durations.TryParse(parsed.GetValue(interval)!, out TimeSpan rest) ? rest : null,
                 TryReadShare(parsed.GetValue(overhead)!, out double share) ? share : 0.05,
                 parsed.GetValue(inFlight),
-                parsed.GetValue(failureTimeout),
+                parsed.GetValue(failureTimeout).Time,
                 parsed.GetValue(qemu),
                 parsed.GetValue(control)),
             parsed.GetValue(logFile),

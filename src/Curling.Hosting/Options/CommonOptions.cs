@@ -42,11 +42,11 @@ public static class CommonOptions
     };
 
     /// <summary>An option that takes an amount of memory.</summary>
-    public static Option<long> Size(string name, string description, long standard, long from) => new(name)
+    public static Option<Amount> Size(string name, string description, long standard, long from) => new(name)
     {
         Description = description,
         HelpName = "SIZE",
-        DefaultValueFactory = _ => standard,
+        DefaultValueFactory = _ => new Amount(standard),
         CustomParser = result =>
         {
             if (!ByteSize.TryParse(Text(result), out long bytes) || bytes < from)
@@ -55,17 +55,17 @@ public static class CommonOptions
                     $"{name}: \"{Text(result)}\" is not a size of at least {ByteSize.Format(from)}; write for example 512MiB");
             }
 
-            return bytes;
+            return new Amount(bytes);
         },
     };
 
     /// <summary>An option that takes a time.</summary>
-    public static Option<TimeSpan> Duration(string name, string description, TimeSpan standard, TimeSpan from, TimeSpan to) =>
+    public static Option<Duration> Duration(string name, string description, TimeSpan standard, TimeSpan from, TimeSpan to) =>
         new(name)
         {
             Description = description,
             HelpName = "TIME",
-            DefaultValueFactory = _ => standard,
+            DefaultValueFactory = _ => new Duration(standard),
             CustomParser = result =>
             {
                 if (!Durations.TryParse(Text(result), out TimeSpan time) || time < from || time > to)
@@ -75,7 +75,7 @@ public static class CommonOptions
                         + " write for example 500ms or 2s");
                 }
 
-                return time;
+                return new Duration(time);
             },
         };
 
@@ -117,4 +117,18 @@ public static class CommonOptions
     };
 
     private static string Text(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[^1].Value : "";
+}
+
+/// <summary>A time that is shown the way people write it, in help too.</summary>
+public readonly record struct Duration(TimeSpan Time)
+{
+    /// <inheritdoc/>
+    public override string ToString() => Durations.Format(Time).Replace(" ", "");
+}
+
+/// <summary>An amount of memory that is shown the way people write it, in help too.</summary>
+public readonly record struct Amount(long Bytes)
+{
+    /// <inheritdoc/>
+    public override string ToString() => ByteSize.Format(Bytes).Replace(" ", "");
 }
