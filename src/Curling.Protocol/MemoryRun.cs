@@ -80,8 +80,8 @@ public readonly record struct MemoryRun(long FirstPage, int Pages, PageEncoding 
                 PageEncoding.Raw => run.Pages <= ProtocolLimits.MaxContentBytes / ProtocolLimits.PageBytes
                     && run.ContentBytes == run.Pages * ProtocolLimits.PageBytes,
                 PageEncoding.Zero => run.ContentBytes == 0,
-                PageEncoding.Lz4 or PageEncoding.Zstd or PageEncoding.Delta =>
-                    run.Pages <= ProtocolLimits.MaxContentBytes / ProtocolLimits.PageBytes && run.ContentBytes > 0,
+                PageEncoding.Lz4 or PageEncoding.Zstd or PageEncoding.Delta => throw new ProtocolException(
+                    ProtocolError.Malformed, $"page encoding {run.Encoding} is reserved; this version cannot apply it"),
                 _ => throw new ProtocolException(ProtocolError.Malformed, $"page encoding {(byte)run.Encoding} is unknown"),
             };
             if (!fits)

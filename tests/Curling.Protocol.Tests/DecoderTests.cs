@@ -132,7 +132,7 @@ public sealed class DecoderTests
             {
                 Assert.Equal(pages, MemoryRun.Check(payload, prefix, 96));
             }
-            else if (encoding is PageEncoding.Raw or PageEncoding.Zero)
+            else
             {
                 Assert.Throws<ProtocolException>(() => MemoryRun.Check(payload, prefix, 96));
             }
