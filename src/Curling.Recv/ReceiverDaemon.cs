@@ -57,7 +57,10 @@ internal sealed partial class ReceiverDaemon : BackgroundService
     /// <summary>What status shows.</summary>
     public ReceiverStatus Status() => new(
         _listening.Task.IsCompletedSuccessfully ? _listening.Task.Result.ToString() : _options.Listen.ToString(),
-        [.. _sessions.Values.OrderBy(s => s.Guest.Name, StringComparer.Ordinal).Select(s => s.Status())]);
+        [.. _sessions.Values.OrderBy(s => s.Guest.Name, StringComparer.Ordinal).Select(s => s.Status())])
+    {
+        Process = ProcessStatus.Current(),
+    };
 
     /// <inheritdoc/>
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)

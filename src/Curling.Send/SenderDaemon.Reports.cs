@@ -29,7 +29,11 @@ internal sealed partial class SenderDaemon
         _guest?.Serial,
         _guest?.Display,
         Progress(),
-        _reason);
+        _reason)
+    {
+        Process = ProcessStatus.Current(),
+        Sent = _link is { } link ? new SentStatus(link.Rounds.MemoryBytes, link.Rounds.StateBytes, link.BytesSent) : null,
+    };
 
     private static string Name(SenderState state) => state.ToString().ToLowerInvariant();
 

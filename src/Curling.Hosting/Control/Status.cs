@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Curling.Linux.Processes;
 
 namespace Curling.Hosting.Control;
 
@@ -8,6 +9,9 @@ public sealed record ReceiverStatus(string Listen, IReadOnlyList<SessionStatus> 
     /// <summary>Always <c>receiver</c>.</summary>
     [JsonPropertyOrder(-1)]
     public string Role { get; init; } = "receiver";
+
+    /// <summary>What the daemon itself uses.</summary>
+    public ProcessStatus? Process { get; init; }
 }
 
 /// <summary>One guest on a receiver.</summary>
@@ -87,7 +91,34 @@ public sealed record SenderStatus(
     /// <summary>Always <c>sender</c>.</summary>
     [JsonPropertyOrder(-1)]
     public string Role { get; init; } = "sender";
+
+    /// <summary>What the daemon itself uses.</summary>
+    public ProcessStatus? Process { get; init; }
+
+    /// <summary>What was sent on the connection that is open.</summary>
+    public SentStatus? Sent { get; init; }
 }
+
+/// <summary>What a daemon uses.</summary>
+/// <param name="Pid">Its process.</param>
+/// <param name="ManagedAllocatedBytes">What it allocated on the managed heap since it started; most of it is free again.</param>
+/// <param name="AnonymousBytes">Resident memory that is its own.</param>
+/// <param name="SharedBytes">Resident memory of shared files that it maps, such as the guest's memory.</param>
+public sealed record ProcessStatus(int Pid, long ManagedAllocatedBytes, long AnonymousBytes, long SharedBytes)
+{
+    /// <summary>What this process uses now.</summary>
+    public static ProcessStatus Current()
+    {
+        (long anonymous, long shared) = ProcessInfo.ResidentMemory(Environment.ProcessId);
+        return new ProcessStatus(Environment.ProcessId, GC.GetTotalAllocatedBytes(), anonymous, shared);
+    }
+}
+
+/// <summary>What a sender sent on the connection that is open, base round included, in bytes.</summary>
+/// <param name="MemoryBytes">Frames of memory, headers included.</param>
+/// <param name="DeviceStateBytes">Frames of device state, or of a full round's stream.</param>
+/// <param name="TotalBytes">Everything.</param>
+public sealed record SentStatus(long MemoryBytes, long DeviceStateBytes, long TotalBytes);
 
 /// <summary>Pauses of the guest in microseconds; the percentiles are over the last 1,024 rounds.</summary>
 public sealed record PauseStatus(long Last, long P50, long P99);

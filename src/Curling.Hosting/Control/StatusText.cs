@@ -12,6 +12,7 @@ public static class StatusText
     {
         StringBuilder text = new();
         text.AppendLine(CultureInfo.InvariantCulture, $"receiver on {status.Listen}, {status.Sessions.Count} guest(s)");
+        Uses(text, status.Process);
         foreach (SessionStatus session in status.Sessions)
         {
             text.AppendLine();
@@ -55,12 +56,22 @@ public static class StatusText
         Row(text, "process", status.GuestPid is { } pid ? $"QEMU, process {pid}" : null);
         Row(text, "serial", status.Serial);
         Row(text, "display", status.Display);
+        Uses(text, status.Process);
         return text.ToString();
     }
 
     /// <summary>A pause for people.</summary>
     public static string Micros(long microseconds) =>
         string.Create(CultureInfo.InvariantCulture, $"{microseconds / 1000.0:0.0} ms");
+
+    private static void Uses(StringBuilder text, ProcessStatus? process)
+    {
+        if (process is not null)
+        {
+            Row(text, "daemon", $"process {process.Pid}, {ByteSize.Format(process.AnonymousBytes)} of its own,"
+                + $" {ByteSize.Format(process.SharedBytes)} of shared memory mapped");
+        }
+    }
 
     private static void Progress(StringBuilder text, BaseProgress? progress)
     {

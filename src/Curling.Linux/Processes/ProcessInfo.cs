@@ -28,6 +28,42 @@ public static class ProcessInfo
         }
     }
 
+    /// <summary>
+    /// The memory that is in use by the process, in bytes: what is its own, and what it maps of shared memory files
+    /// (which others may map too). Zeros when it is gone.
+    /// </summary>
+    public static (long AnonymousBytes, long SharedBytes) ResidentMemory(int pid)
+    {
+        (long Anonymous, long Shared) resident = default;
+        try
+        {
+            foreach (string line in File.ReadLines($"/proc/{pid}/status"))
+            {
+                if (line.StartsWith("RssAnon:", StringComparison.Ordinal))
+                {
+                    resident.Anonymous = Kibibytes(line);
+                }
+                else if (line.StartsWith("RssShmem:", StringComparison.Ordinal))
+                {
+                    resident.Shared = Kibibytes(line);
+                }
+            }
+        }
+        catch (IOException)
+        {
+            // It is gone.
+        }
+
+        return resident;
+    }
+
+    private static long Kibibytes(string line)
+    {
+        ReadOnlySpan<char> value = line.AsSpan(line.IndexOf(':') + 1).Trim();
+        int end = value.IndexOf(' ');
+        return long.TryParse(end < 0 ? value : value[..end], CultureInfo.InvariantCulture, out long kibibytes) ? kibibytes * 1024 : 0;
+    }
+
     // The fields from the third on: the second, the program's name, may itself hold spaces and brackets.
     private static string[]? Fields(int pid)
     {

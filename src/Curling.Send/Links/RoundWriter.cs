@@ -22,6 +22,8 @@ internal sealed class RoundWriter : IAsyncDisposable
     private readonly Task _loop;
     private RoundCounts _counts;
     private long _roundBytes;
+    private long _memoryBytes;
+    private long _stateBytes;
 
     /// <summary>Starts the line.</summary>
     /// <param name="connection">The link, which stays the caller's.</param>
@@ -45,6 +47,12 @@ internal sealed class RoundWriter : IAsyncDisposable
 
     /// <summary>Content bytes sent of the round under way.</summary>
     public long RoundBytes => Volatile.Read(ref _roundBytes);
+
+    /// <summary>Bytes of memory frames sent so far, headers included.</summary>
+    public long MemoryBytes => Volatile.Read(ref _memoryBytes);
+
+    /// <summary>Bytes of all other data frames sent so far, headers included.</summary>
+    public long StateBytes => Volatile.Read(ref _stateBytes);
 
     private readonly TaskCompletionSource<string> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -188,6 +196,8 @@ internal sealed class RoundWriter : IAsyncDisposable
         int content = payload.Length - DataPrefix.Bytes - (prefix.Runs * MemoryRun.Bytes);
         _counts = _counts.Plus(prefix.Section, content, pages);
         Volatile.Write(ref _roundBytes, _counts.TotalBytes);
+        ref long sent = ref prefix.Section == SectionKind.Memory ? ref _memoryBytes : ref _stateBytes;
+        Volatile.Write(ref sent, sent + FrameHeader.Bytes + payload.Length);
         ulong hash = FrameHeader.HashOf(payload);
         _digest.Add(FrameType.RoundData, payload.Length, hash);
         return hash;

@@ -57,4 +57,20 @@ public sealed class ProcessInfoTests
         Assert.True(ProcessInfo.Exists(child.Pid));
         Assert.True(ProcessInfo.StartTime(child.Pid) >= ProcessInfo.StartTime(Environment.ProcessId));
     }
+
+    [Fact]
+    public void Resident_memory_counts_what_is_touched()
+    {
+        long before = ProcessInfo.ResidentMemory(Environment.ProcessId).AnonymousBytes;
+        byte[] touched = GC.AllocateUninitializedArray<byte>(64 << 20, pinned: true);
+        Array.Fill(touched, (byte)1);
+        long after = ProcessInfo.ResidentMemory(Environment.ProcessId).AnonymousBytes;
+        Assert.True(before > 0);
+        Assert.True(after - before > 32 << 20, $"{before} became {after}");
+        GC.KeepAlive(touched);
+    }
+
+    [Fact]
+    public void Resident_memory_of_a_process_that_is_gone_is_nothing() =>
+        Assert.Equal((0L, 0L), ProcessInfo.ResidentMemory(int.MaxValue));
 }
