@@ -227,7 +227,8 @@ internal sealed partial class SenderDaemon : BackgroundService
         {
             if (_machine.NextTick is { } next && next - Now is { Ticks: > 0 } wait && wait < TickEvery)
             {
-                await Task.WhenAny(tick, input, Task.Delay(wait, _time));
+                // Whole milliseconds, upwards: a delay is cut to them, and less than one would not wait at all.
+                await Task.WhenAny(tick, input, Task.Delay(TimeSpan.FromMilliseconds(Math.Ceiling(wait.TotalMilliseconds)), _time));
             }
             else if (_machine.NextTick is null || _machine.NextTick > Now)
             {

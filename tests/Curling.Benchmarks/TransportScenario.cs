@@ -49,7 +49,7 @@ internal static class TransportScenario
         return perSecond;
     }
 
-    private static async Task<double> PlainAsync(TimeSpan time)
+    public static async Task<double> PlainAsync(TimeSpan time)
     {
         (Socket near, Socket far) = await PairAsync();
         using (near)

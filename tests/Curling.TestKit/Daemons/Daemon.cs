@@ -168,6 +168,9 @@ public sealed class Receiver : Daemon
     /// <summary>The port it listens on.</summary>
     public int Port => int.Parse(Endpoint[(Endpoint.LastIndexOf(':') + 1)..], CultureInfo.InvariantCulture);
 
+    /// <summary>Its status.</summary>
+    public async Task<ReceiverStatus> StatusAsync() => (await AskAsync("status")).Receiver!;
+
     /// <summary>A guest's status, or null when it is unknown.</summary>
     public async Task<SessionStatus?> SessionAsync(string guest) =>
         (await AskAsync("status")).Receiver!.Sessions.FirstOrDefault(s => s.Guest == guest);
