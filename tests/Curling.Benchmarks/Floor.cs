@@ -12,8 +12,9 @@ namespace Curling.Benchmarks;
 
 /// <summary>What a cut with nothing to copy takes.</summary>
 /// <param name="PauseMicroseconds">The median of stop to resume, QEMU's own stamps.</param>
-/// <param name="OwnOverEvents">The same by the stamps of who cuts, over QEMU's.</param>
-internal sealed record FloorFigures(double PauseMicroseconds, double OwnOverEvents);
+/// <param name="InnerOverEvents">From when the stop was heard here to when the resume was, over QEMU's own: at most about 1.</param>
+/// <param name="OuterOverEvents">From when stop was sent to when the resume was heard, over QEMU's own: at least 1.</param>
+internal sealed record FloorFigures(double PauseMicroseconds, double InnerOverEvents, double OuterOverEvents);
 
 /// <summary>What a guest of its own, without daemons, shows: the floor under every pause, and the cost of a scan.</summary>
 internal static class Floor
@@ -23,19 +24,22 @@ internal static class Floor
     {
         TimeSpan limit = TimeSpan.FromSeconds(10);
         List<double> events = [];
-        List<double> own = [];
+        List<double> inner = [];
+        List<double> outer = [];
         for (int i = 0; i < cuts; i++)
         {
+            long sent = Stopwatch.GetTimestamp();
             process.Cut.StopAndSave(device, limit);
             process.Cut.Continue(limit);
             events.Add(process.Cut.QemuResumeMicros - process.Cut.QemuStopMicros);
-            own.Add(Stopwatch.GetElapsedTime(process.Cut.StoppedAt, process.Cut.ResumedAt).TotalMicroseconds);
+            outer.Add(Stopwatch.GetElapsedTime(sent, process.Cut.ResumedAt).TotalMicroseconds);
+            inner.Add(Stopwatch.GetElapsedTime(process.Cut.StoppedAt, process.Cut.ResumedAt).TotalMicroseconds);
 
             // The rest that rounds have too: after a longer one QEMU's caches are colder and a cut takes longer.
             Thread.Sleep(25);
         }
 
-        return Task.FromResult(new FloorFigures(Median(events), Median(own) / Median(events)));
+        return Task.FromResult(new FloorFigures(Median(events), Median(inner) / Median(events), Median(outer) / Median(events)));
     });
 
     /// <summary>Milliseconds that a scan of a GiB takes while the guest runs; the median of 50 scans of 4 GiB.</summary>

@@ -22,7 +22,8 @@ internal static class RoundsScenario
         PairRun pair = new(Qemu(), TimeSpan.FromSeconds(quick ? 3 : 10));
         FloorFigures floor = await Floor.CutAsync(Qemu(), Standard, quick ? 120 : 400);
         report("pause.ms.p50.floor", floor.PauseMicroseconds / 1000, "");
-        report("pause.own_stamps_over_events.floor", floor.OwnOverEvents, "about 1");
+        report("pause.heard_over_events.floor", floor.InnerOverEvents, "<= about 1");
+        report("pause.sent_to_heard_over_events.floor", floor.OuterOverEvents, ">= 1");
 
         PairFigures usual = await pair.RunAsync(Standard, alone: true, options: ["--rounds", "incremental"]);
         PairFigures full = await pair.RunAsync(Standard, options: ["--rounds", "full"]);

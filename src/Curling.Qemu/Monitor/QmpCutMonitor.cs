@@ -55,7 +55,7 @@ public sealed class QmpCutMonitor : IDisposable
         QmpCutMonitor monitor = new(await QmpLineReader.ConnectAsync(path, limit, gaveUp, cancellation));
         try
         {
-            await Task.Run(() => monitor.Run("qmp_capabilities"u8, "qmp_capabilities", limit), cancellation);
+            await Task.Run(() => monitor.Open(limit), cancellation);
             return monitor;
         }
         catch
@@ -66,16 +66,22 @@ public sealed class QmpCutMonitor : IDisposable
     }
 
     /// <summary>
-    /// Stops the guest and has QEMU save its device state into a file. If only the saving fails, the guest stays stopped.
+    /// Stops the guest and has QEMU save its device state into a file. If only the saving fails, the guest stays stopped unless
+    /// it was to continue.
     /// </summary>
     /// <exception cref="QmpException">QEMU refused, did not answer within <paramref name="limit"/>, or ended.</exception>
     /// <param name="path">The file; it is at rest when this returns or throws.</param>
     /// <param name="limit">How long to wait for QEMU.</param>
     /// <param name="whileSaving">
     /// Called when the guest stands still, while QEMU still saves: saving reads no RAM that is not final, for QEMU's own
-    /// migration sends RAM before devices too. What it throws is thrown on, after QEMU has answered.
+    /// migration sends RAM before devices too. What it throws is thrown on, after QEMU has answered, and the guest stays
+    /// stopped.
     /// </param>
-    public void StopAndSave(string path, TimeSpan limit, Action? whileSaving = null)
+    /// <param name="thenContinue">
+    /// Lets the guest run as soon as it is saved and <paramref name="whileSaving"/> has returned: the command waits in QEMU
+    /// behind the save, which spares the guest the way of the answer here and of the command back.
+    /// </param>
+    public void StopAndSave(string path, TimeSpan limit, Action? whileSaving = null, bool thenContinue = false)
     {
         long deadline = Deadline(limit);
         Prepare(path);
@@ -83,17 +89,28 @@ public sealed class QmpCutMonitor : IDisposable
         long save = WriteSave();
         Send("stop");
         QmpException? refused = Await(stop, "stop", deadline);
+        long cont = -1;
         try
         {
             if (refused is null)
             {
                 whileSaving?.Invoke();
+                if (thenContinue)
+                {
+                    cont = Write("cont"u8);
+                    Send("cont");
+                }
             }
         }
         finally
         {
             // QEMU runs the save even after a stop that it refused: wait for both, so that the file is at rest afterwards.
             refused = Await(save, SaveName, deadline) is { } second ? refused ?? second : refused;
+        }
+
+        if (cont >= 0)
+        {
+            refused = Await(cont, "cont", deadline) is { } third ? refused ?? third : refused;
         }
 
         if (refused is not null)
@@ -120,6 +137,23 @@ public sealed class QmpCutMonitor : IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => _socket.Dispose();
+
+    /// <summary>
+    /// Opens the conversation with out-of-band execution where QEMU has it: then commands wait in a queue of QEMU's own, where
+    /// otherwise the next is not even read before the last is answered.
+    /// </summary>
+    private void Open(TimeSpan limit)
+    {
+        try
+        {
+            Append("{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]},\"id\":"u8);
+            Run(AppendId(), "qmp_capabilities", limit);
+        }
+        catch (QmpException e) when (e.ErrorClass.Length > 0)
+        {
+            Run("qmp_capabilities"u8, "qmp_capabilities", limit);
+        }
+    }
 
     private void Run(ReadOnlySpan<byte> command, string name, TimeSpan limit) => Run(Write(command), name, limit);
 

@@ -38,6 +38,7 @@ internal sealed class IncrementalCapture : IRoundCapture
     private Job? _job;
     private bool _disposed;
     private long _lastCut;
+    private long _round;
     private SafeFileHandle? _device;
     private byte[] _saved = new byte[256 * 1024];
     private byte[] _composed = new byte[256 * 1024];
@@ -53,6 +54,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         {
             _lastCut = CopyDirty();
             _frames.Flush();
+            AtCut?.Invoke(_round);
         };
         _thread = new Thread(Run) { IsBackground = true, Name = "capture", Priority = ThreadPriority.AboveNormal };
         _thread.Start();
@@ -195,15 +197,10 @@ internal sealed class IncrementalCapture : IRoundCapture
         QmpCutMonitor monitor = _guest.Qemu.Cut;
         long stamp = Stopwatch.GetTimestamp();
         bool stopped = true;
+        _round = round;
         try
         {
-            monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast);
-            AtCut?.Invoke(round);
-            if (!final)
-            {
-                monitor.Continue(MonitorLimit);
-            }
-
+            monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast, thenContinue: !final);
             stopped = false;
         }
         finally

@@ -43,6 +43,69 @@ public class QmpCutMonitorTests
     }
 
     [Fact]
+    public async Task ContinueWaitsInQemuBehindTheSave()
+    {
+        bool copied = false;
+        await using FakeMonitor monitor = FakeMonitor.Start(async talk =>
+        {
+            JsonElement stop = await talk.HearAsync();
+            JsonElement save = await talk.HearAsync();
+            await talk.TellAsync("STOP", 100, 5);
+            await talk.AnswerAsync(stop, "{}");
+            JsonElement cont = await talk.HearAsync(); // would wait for ever were it sent only after the save
+            Assert.Equal("cont", FakeMonitor.Command(cont));
+            Assert.True(Volatile.Read(ref copied), "the guest may run before everything is copied");
+            await talk.AnswerAsync(save, "{}");
+            await talk.TellAsync("RESUME", 100, 905);
+            await talk.AnswerAsync(cont, "{}");
+            await talk.WaitForEndAsync();
+        });
+        using QmpCutMonitor cut = await ConnectAsync(monitor);
+        cut.StopAndSave("/a", FakeMonitor.Limit, () => Volatile.Write(ref copied, true), thenContinue: true);
+        Assert.Equal(900, cut.QemuResumeMicros - cut.QemuStopMicros);
+    }
+
+    [Fact]
+    public async Task WhatFailsWhileSavingLeavesTheGuestStopped()
+    {
+        await using FakeMonitor monitor = FakeMonitor.Start(async talk =>
+        {
+            JsonElement stop = await talk.HearAsync();
+            JsonElement save = await talk.HearAsync();
+            await talk.AnswerAsync(stop, "{}");
+            await talk.AnswerAsync(save, "{}");
+            JsonElement next = await talk.HearAsync();
+            Assert.Equal("stop", FakeMonitor.Command(next));
+            await talk.AnswerAsync(next, "{}");
+            await talk.WaitForEndAsync();
+        });
+        using QmpCutMonitor cut = await ConnectAsync(monitor);
+        Assert.Throws<TimeoutException>(() => cut.StopAndSave(
+            "/a", FakeMonitor.Limit, () => throw new TimeoutException("no room"), thenContinue: true));
+        cut.Stop(FakeMonitor.Limit);
+    }
+
+    [Fact]
+    public async Task SaveThatFailsStillLetsTheGuestRun()
+    {
+        await using FakeMonitor monitor = FakeMonitor.Start(async talk =>
+        {
+            JsonElement stop = await talk.HearAsync();
+            JsonElement save = await talk.HearAsync();
+            await talk.AnswerAsync(stop, "{}");
+            JsonElement cont = await talk.HearAsync();
+            await talk.RefuseAsync(save, "GenericError", "disk full");
+            await talk.TellAsync("RESUME", 100, 905);
+            await talk.AnswerAsync(cont, "{}");
+            await talk.WaitForEndAsync();
+        });
+        using QmpCutMonitor cut = await ConnectAsync(monitor);
+        QmpException refused = Assert.Throws<QmpException>(() => cut.StopAndSave("/a", FakeMonitor.Limit, thenContinue: true));
+        Assert.Contains("disk full", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(100_000_905, cut.QemuResumeMicros);
+    }
+
+    [Fact]
     public async Task AnAnswerThatComesLateIsNotTheNextCommandsAnswer()
     {
         await using FakeMonitor monitor = FakeMonitor.Start(async talk =>
