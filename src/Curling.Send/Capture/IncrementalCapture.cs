@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
+using Curling.Linux.Processes;
 using Curling.Linux.Tracking;
 using Curling.Protocol;
 using Curling.Qemu;
@@ -56,7 +57,7 @@ internal sealed class IncrementalCapture : IRoundCapture
             _frames.Flush();
             AtCut?.Invoke(_round);
         };
-        _thread = new Thread(Run) { IsBackground = true, Name = "capture", Priority = ThreadPriority.AboveNormal };
+        _thread = new Thread(Run) { IsBackground = true, Name = "capture" };
         _thread.Start();
     }
 
@@ -136,6 +137,10 @@ internal sealed class IncrementalCapture : IRoundCapture
 
     private void Run()
     {
+        // The guest stands still while this thread and QEMU's monitor are at work.
+        int qemu = _guest.Qemu.Pid;
+        ThreadNiceness.TryRaiseCurrent();
+        ThreadNiceness.Raise(qemu, (thread, name) => thread == qemu || name.StartsWith("IO mon_", StringComparison.Ordinal));
         while (true)
         {
             _work.Wait();
