@@ -74,7 +74,8 @@ internal static class Floor
         return values[values.Count / 2];
     }
 
-    private static async Task<T> WithGuestAsync<T>(
+    /// <summary>Starts a guest with its memory in a file, gives it a second, measures, ends it.</summary>
+    public static async Task<T> WithGuestAsync<T>(
         string qemu, string bytes, string append, Func<QemuProcess, SharedMapping, string, Task<T>> measure)
     {
         DirectoryInfo directory = Directory.CreateTempSubdirectory("cb");

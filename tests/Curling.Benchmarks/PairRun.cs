@@ -124,7 +124,7 @@ internal sealed class PairRun(string qemu, TimeSpan window)
         Sender sender = lab.StartSender(
             endpoint, TestGuests.WriteBuiltin(lab.Directory, "guest", memory: "512MiB", append: "ws=8M rate=500"), "--rounds", "incremental");
         await sender.UntilLogAsync("started,");
-        await using (FileStream ram = File.OpenWrite(RamFile(lab)))
+        await using (FileStream ram = new(RamFile(lab), FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
         {
             // Behind what the guest uses: to it, memory like any other.
             byte[] random = new byte[1 << 20];

@@ -2,14 +2,17 @@ using System.Globalization;
 using Curling.Benchmarks;
 using Spectre.Console;
 
-string[] known = ["transport", "rounds"];
+string[] known = ["transport", "rounds", "growth", "pieces"];
 bool quick = args.Contains("--quick");
 bool json = args.Contains("--json");
-string[] wanted = [.. args.Where(a => !a.StartsWith('-'))];
-string? unknown = wanted.FirstOrDefault(w => !known.Contains(w)) ?? args.FirstOrDefault(a => a.StartsWith('-') && a is not ("--quick" or "--json"));
+int plotsAt = Array.IndexOf(args, "--plots");
+string? plots = plotsAt >= 0 && plotsAt + 1 < args.Length ? args[plotsAt + 1] : null;
+string[] rest = plots is null ? args : [.. args[..plotsAt], .. args[(plotsAt + 2)..]];
+string[] wanted = [.. rest.Where(a => !a.StartsWith('-'))];
+string? unknown = wanted.FirstOrDefault(w => !known.Contains(w)) ?? rest.FirstOrDefault(a => a.StartsWith('-') && a is not ("--quick" or "--json"));
 if (unknown is not null)
 {
-    await Console.Error.WriteLineAsync($"bench: {unknown} is unknown; scenarios are {string.Join(", ", known)}, options --quick and --json");
+    await Console.Error.WriteLineAsync($"bench: {unknown} is unknown; scenarios are {string.Join(", ", known)}, options --quick, --json and --plots DIRECTORY");
     return 2;
 }
 
@@ -27,7 +30,13 @@ void Report(string name, double value, string bar)
 
 foreach (string scenario in wanted.Length > 0 ? wanted : known)
 {
-    await (scenario == "transport" ? TransportScenario.RunAsync(quick, Report) : RoundsScenario.RunAsync(quick, Report));
+    await (scenario switch
+    {
+        "transport" => TransportScenario.RunAsync(quick, Report),
+        "growth" => GrowthScenario.RunAsync(quick, plots ?? Path.Combine(Path.GetTempPath(), "curling-plots"), Report),
+        "pieces" => Task.Run(() => PiecesScenario.Run(quick, Report)),
+        _ => RoundsScenario.RunAsync(quick, Report),
+    });
 }
 
 console.Write(table);
