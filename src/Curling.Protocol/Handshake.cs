@@ -50,6 +50,15 @@ public static class Handshake
     /// <summary>Incremental rounds.</summary>
     public const string Incremental = "incremental";
 
+    /// <summary>Pages as deltas against what was sent last.</summary>
+    public const string Delta = "delta";
+
+    /// <summary>Pages compressed with LZ4.</summary>
+    public const string Lz4 = "lz4";
+
+    /// <summary>Pages compressed with Zstandard.</summary>
+    public const string Zstd = "zstd";
+
     /// <summary>Writes a document.</summary>
     public static byte[] Write(Hello hello) => JsonSerializer.SerializeToUtf8Bytes(hello, HandshakeJson.Default.Hello);
 

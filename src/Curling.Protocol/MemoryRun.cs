@@ -17,7 +17,7 @@ public enum PageEncoding : byte
     /// <summary>One Zstandard frame that holds all of the run's pages.</summary>
     Zstd = 4,
 
-    /// <summary>The bytes that changed against the last content sent: skips and literals, see docs/protocol.md.</summary>
+    /// <summary>What changed in each page against the last content sent, see <see cref="PageDelta"/>.</summary>
     Delta = 5,
 }
 
@@ -64,6 +64,7 @@ public readonly record struct MemoryRun(long FirstPage, int Pages, PageEncoding 
         ReadOnlySpan<byte> table = prefix.Table(payload);
         int content = payload.Length - DataPrefix.Bytes - table.Length;
         long used = 0;
+        long decoded = 0;
         long pages = 0;
         for (int i = 0; i < prefix.Runs; i++)
         {
@@ -80,8 +81,11 @@ public readonly record struct MemoryRun(long FirstPage, int Pages, PageEncoding 
                 PageEncoding.Raw => run.Pages <= ProtocolLimits.MaxContentBytes / ProtocolLimits.PageBytes
                     && run.ContentBytes == run.Pages * ProtocolLimits.PageBytes,
                 PageEncoding.Zero => run.ContentBytes == 0,
-                PageEncoding.Lz4 or PageEncoding.Zstd or PageEncoding.Delta => throw new ProtocolException(
-                    ProtocolError.Malformed, $"page encoding {run.Encoding} is reserved; this version cannot apply it"),
+                PageEncoding.Lz4 or PageEncoding.Zstd => run.Pages <= ProtocolLimits.MaxContentBytes / ProtocolLimits.PageBytes
+                    && run.ContentBytes > 0 && run.ContentBytes < run.Pages * ProtocolLimits.PageBytes,
+                PageEncoding.Delta => run.Pages <= ProtocolLimits.MaxContentBytes / ProtocolLimits.PageBytes
+                    && run.ContentBytes <= content - used
+                    && PageDelta.IsWhole(payload.Slice(DataPrefix.Bytes + (int)used, run.ContentBytes), run.Pages),
                 _ => throw new ProtocolException(ProtocolError.Malformed, $"page encoding {(byte)run.Encoding} is unknown"),
             };
             if (!fits)
@@ -91,6 +95,7 @@ public readonly record struct MemoryRun(long FirstPage, int Pages, PageEncoding 
             }
 
             used += run.ContentBytes;
+            decoded += run.Encoding is PageEncoding.Lz4 or PageEncoding.Zstd ? (long)run.Pages * ProtocolLimits.PageBytes : run.ContentBytes;
             pages += run.Pages;
         }
 
@@ -100,6 +105,28 @@ public readonly record struct MemoryRun(long FirstPage, int Pages, PageEncoding 
                 ProtocolError.Malformed, $"the runs of a memory frame name {used} bytes of content, it has {content}");
         }
 
+        if (decoded > ProtocolLimits.MaxContentBytes)
+        {
+            throw new ProtocolException(
+                ProtocolError.Malformed,
+                $"the runs of a memory frame decode to {decoded} bytes, more than {ProtocolLimits.MaxContentBytes}");
+        }
+
         return pages;
+    }
+
+    /// <summary>Whether a checked memory frame holds runs that must be decompressed before they can be applied.</summary>
+    public static bool AnyCompressed(ReadOnlySpan<byte> payload, DataPrefix prefix)
+    {
+        ReadOnlySpan<byte> table = prefix.Table(payload);
+        for (int i = 0; i < prefix.Runs; i++)
+        {
+            if (Read(table, i).Encoding is PageEncoding.Lz4 or PageEncoding.Zstd)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 }

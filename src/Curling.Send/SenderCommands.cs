@@ -5,6 +5,7 @@ using Curling.Hosting.Control;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Replication.Sender;
+using Curling.Send.Links;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 
@@ -43,6 +44,12 @@ internal static class SenderCommands
             "full: QEMU's own migration each time; incremental: only what changed; auto: incremental where this host allows it",
             "auto",
             "auto", "full", "incremental");
+        Option<string> compress = CommonOptions.Word(
+            "--compress",
+            "How memory is made smaller: none; lz4 or zstd: what changed in a page that was sent before, and the rest compressed;"
+                + " auto: whichever of them brings it over soonest, by the link's speed",
+            "auto",
+            "auto", "none", "lz4", "zstd");
         Option<string> interval = new("--interval")
         {
             Description = "The rest between two rounds: a time such as 50ms, or auto: as short as --max-overhead allows",
@@ -79,7 +86,7 @@ internal static class SenderCommands
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            target, bandwidth, guest, rounds, interval, overhead, inFlight, failureTimeout, qemu, control, logFile, logLevel,
+            target, bandwidth, guest, rounds, compress, interval, overhead, inFlight, failureTimeout, qemu, control, logFile, logLevel,
         };
         root.SetAction((parsed, cancellation) => RunAsync(
             new SenderOptions(
@@ -97,7 +104,16 @@ internal static class SenderCommands
                 parsed.GetValue(inFlight),
                 parsed.GetValue(failureTimeout).Time,
                 parsed.GetValue(qemu),
-                parsed.GetValue(control)),
+                parsed.GetValue(control))
+            {
+                Compress = parsed.GetValue(compress) switch
+                {
+                    "none" => CompressChoice.None,
+                    "lz4" => CompressChoice.Lz4,
+                    "zstd" => CompressChoice.Zstd,
+                    _ => CompressChoice.Auto,
+                },
+            },
             parsed.GetValue(logFile),
             parsed.GetValue(logLevel)!,
             cancellation));

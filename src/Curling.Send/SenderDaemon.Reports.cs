@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Curling.Hosting.Control;
+using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Replication.Sender;
 using Microsoft.Extensions.Logging;
@@ -32,8 +33,14 @@ internal sealed partial class SenderDaemon
         _reason)
     {
         Process = ProcessStatus.Current(),
-        Sent = _link is { } link ? new SentStatus(link.Rounds.MemoryBytes, link.Rounds.StateBytes, link.BytesSent) : null,
+        Sent = _link is { } link
+            ? new SentStatus(
+                link.Rounds.MemoryBytes, link.Rounds.EncodedMemoryBytes, link.Rounds.StateBytes, link.BytesSent,
+                Name(link.Rounds.Encoding?.Current ?? PageCompression.None))
+            : null,
     };
+
+    private static string Name(PageCompression way) => way.ToString().ToLowerInvariant();
 
     private static string Name(SenderState state) => state.ToString().ToLowerInvariant();
 
@@ -178,6 +185,10 @@ internal sealed partial class SenderDaemon
             Message = "{Guest}: protected at round {Round}, {RoundsPerSecond:0.#} rounds/s, {Rate}/s; pause median {P50}, p99 {P99}")]
         public static partial void Rounds(
             ILogger log, string guest, long round, double roundsPerSecond, string rate, string p50, string p99);
+
+        [LoggerMessage(EventName = "CompressionChanged", Level = LogLevel.Information,
+            Message = "{Guest}: pages travel with compression {Compression} from now on (the link takes {Rate}/s)")]
+        public static partial void Compression(ILogger log, string guest, string compression, string rate);
 
         [LoggerMessage(EventName = "Unprotected", Level = LogLevel.Warning,
             Message = "{Guest}: UNPROTECTED: {Reason}. The guest runs on; look after the receiver, the sender keeps trying")]

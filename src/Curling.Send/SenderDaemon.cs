@@ -341,13 +341,18 @@ internal sealed partial class SenderDaemon : BackgroundService
                 guest.Qemu.Launch.MachineType,
                 guest.Qemu.Launch.Accelerator,
                 guest.Qemu.Version.ToString(),
-                [Handshake.Full, Handshake.Incremental],
+                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd],
                 [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
                 _capture!.Blocks);
             ReceiverLink link = await ReceiverLink.ConnectAsync(
                 _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
             await _capturing;
             _link = link;
+            if (link.Rounds.Encoding is { } encoding)
+            {
+                encoding.Changed = (way, rate) => Log.Compression(_log, guest.Definition.Name, Name(way), ByteSize.Format(rate));
+            }
+
             if (_lateGoodbye is { } goodbye)
             {
                 link.SayGoodbye(goodbye.Reason, goodbye.Text);

@@ -1,4 +1,5 @@
 using Curling.Hosting.Options;
+using Curling.Send.Links;
 
 namespace Curling.Send;
 
@@ -36,4 +37,8 @@ internal sealed record SenderOptions(
     int MaxRoundsInFlight,
     TimeSpan FailureTimeout,
     string? Qemu,
-    string? Control);
+    string? Control)
+{
+    /// <summary>What is done to make pages smaller.</summary>
+    public CompressChoice Compress { get; init; } = CompressChoice.Auto;
+}

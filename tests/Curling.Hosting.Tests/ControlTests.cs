@@ -101,18 +101,28 @@ public sealed class ControlTests : IDisposable
     [Fact]
     public void Names_in_json_are_stable()
     {
-        ReceiverStatus receiver = new("tcp:h:1", [new SessionStatus("web", "protected", 7, null, 1, 42, new LastRoundStatus("full", 9, 3), null, false, null, null, null, null)]);
+        ReceiverStatus receiver = new("tcp:h:1", [new SessionStatus("web", "protected", 7, null, 1, 42, new LastRoundStatus("full", 9, 3), null, false, null, null, null, null)])
+        {
+            Process = new ProcessStatus(1, 2, 3, 4),
+        };
         Assert.Equal(
             "{\"role\":\"receiver\",\"listen\":\"tcp:h:1\",\"sessions\":[{\"guest\":\"web\",\"state\":\"protected\",\"committedRound\":7,"
             + "\"committedAt\":null,\"generation\":1,\"standbyPid\":42,\"lastRound\":{\"kind\":\"full\",\"bytes\":9,\"pauseMicroseconds\":3},"
-            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null}]}",
+            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null}],"
+            + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4}}",
             JsonSerializer.Serialize(receiver, ControlJson.Default.ReceiverStatus));
-        SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null);
+        SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null)
+        {
+            Process = new ProcessStatus(1, 2, 3, 4),
+            Sent = new SentStatus(5, 6, 7, 8, "lz4"),
+        };
         Assert.Equal(
             "{\"role\":\"sender\",\"guest\":\"web\",\"state\":\"base\",\"round\":3,\"committedRound\":2,\"guestPid\":42,"
             + "\"pauseMicroseconds\":{\"last\":1,\"p50\":2,\"p99\":3},\"bytesPerSecond\":4,\"target\":\"tcp:h:1\",\"rounds\":\"full\","
             + "\"roundsPerSecond\":0.5,\"generation\":1,\"serial\":null,\"display\":null,"
-            + "\"base\":{\"percent\":50,\"bytesPerSecond\":6,\"secondsLeft\":7},\"reason\":null}",
+            + "\"base\":{\"percent\":50,\"bytesPerSecond\":6,\"secondsLeft\":7},\"reason\":null,"
+            + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4},"
+            + "\"sent\":{\"memoryBytes\":5,\"encodedMemoryBytes\":6,\"deviceStateBytes\":7,\"totalBytes\":8,\"compression\":\"lz4\"}}",
             JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
         Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
         Assert.Contains("50 %", StatusText.Format(sender));

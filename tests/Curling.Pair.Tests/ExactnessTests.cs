@@ -9,6 +9,7 @@ using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 using Curling.Send;
 using Curling.Send.Capture;
+using Curling.Send.Links;
 using Curling.TestKit.Guests;
 using Microsoft.Extensions.Logging.Abstractions;
 using Xunit.Abstractions;
@@ -26,13 +27,14 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         Environment.GetEnvironmentVariable("CURLING_EXACT_ROUNDS"), CultureInfo.InvariantCulture, out int rounds) ? rounds : 500;
 
     [SkippableTheory]
-    [InlineData("7.2", "tcg", "")]
-    [InlineData("7.2", "kvm", ", \"display\": { \"type\": \"vnc\" }")]
-    [InlineData("10.0", "tcg", ", \"display\": { \"type\": \"vnc\" }")]
-    [InlineData("10.0", "kvm", "")]
-    public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more)
+    [InlineData("7.2", "tcg", "", "None")]
+    [InlineData("7.2", "kvm", ", \"display\": { \"type\": \"vnc\" }", "Lz4")]
+    [InlineData("10.0", "tcg", ", \"display\": { \"type\": \"vnc\" }", "Zstd")]
+    [InlineData("10.0", "kvm", "", "Auto")]
+    public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more, string compress)
     {
-        Comparison comparison = await RunAsync(qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25);
+        Comparison comparison = await RunAsync(
+            qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25, Enum.Parse<CompressChoice>(compress));
         Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
         Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
     }
@@ -69,7 +71,8 @@ public sealed class ExactnessTests(ITestOutputHelper output)
     }
 
     private async Task<Comparison> RunAsync(
-        string qemu, string accelerator, string append, string more, TimeSpan interval, int rounds, int held)
+        string qemu, string accelerator, string append, string more, TimeSpan interval, int rounds, int held,
+        CompressChoice compress = CompressChoice.None)
     {
         try
         {
@@ -101,7 +104,10 @@ public sealed class ExactnessTests(ITestOutputHelper output)
             using SenderDaemon sender = new(
                 new SenderOptions(
                     target, ByteRate.Max, guest, RoundChoice.Incremental, interval, 0.05, 1, TimeSpan.FromSeconds(10), binary,
-                    Path.Combine(directory.FullName, "s.sock")),
+                    Path.Combine(directory.FullName, "s.sock"))
+                {
+                    Compress = compress,
+                },
                 TimeProvider.System,
                 NullLogger<SenderDaemon>.Instance);
             await sender.StartAsync(CancellationToken.None);

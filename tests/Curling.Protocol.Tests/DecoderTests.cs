@@ -113,7 +113,7 @@ public sealed class DecoderTests
     [Fact]
     public void Runs_that_fit_their_block_pass_and_others_are_refused()
     {
-        Gen.Select(Gen.Long[0, 90], Gen.Int[1, 8], Gen.Enum<PageEncoding>(), Gen.Int[0, 40000]).Sample((first, pages, encoding, content) =>
+        Gen.Select(Gen.Long[0, 90], Gen.Int[1, 8], Gen.Enum<PageEncoding>(), Gen.Frequency((1, Gen.Int[0, 16]), (4, Gen.Int[0, 40000]))).Sample((first, pages, encoding, content) =>
         {
             byte[] payload = new byte[DataPrefix.Bytes + content + MemoryRun.Bytes];
             DataPrefix prefix = new(SectionKind.Memory, 3, 1);
@@ -126,6 +126,10 @@ public sealed class DecoderTests
             {
                 PageEncoding.Raw => content == pages * ProtocolLimits.PageBytes,
                 PageEncoding.Zero => content == 0,
+                PageEncoding.Lz4 or PageEncoding.Zstd => content > 0 && content < pages * ProtocolLimits.PageBytes,
+
+                // All zero: deltas of no pieces, two bytes each.
+                PageEncoding.Delta => content == pages * 2,
                 _ => false,
             };
             if (fits)

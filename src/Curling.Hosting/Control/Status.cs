@@ -115,10 +115,13 @@ public sealed record ProcessStatus(int Pid, long ManagedAllocatedBytes, long Ano
 }
 
 /// <summary>What a sender sent on the connection that is open, base round included, in bytes.</summary>
-/// <param name="MemoryBytes">Frames of memory, headers included.</param>
+/// <param name="MemoryBytes">Frames of memory, headers included, as they were captured.</param>
+/// <param name="EncodedMemoryBytes">The same as they travelled: with deltas and compression.</param>
 /// <param name="DeviceStateBytes">Frames of device state, or of a full round's stream.</param>
 /// <param name="TotalBytes">Everything.</param>
-public sealed record SentStatus(long MemoryBytes, long DeviceStateBytes, long TotalBytes);
+/// <param name="Compression">What is used now: none, lz4 or zstd.</param>
+public sealed record SentStatus(
+    long MemoryBytes, long EncodedMemoryBytes, long DeviceStateBytes, long TotalBytes, string Compression);
 
 /// <summary>Pauses of the guest in microseconds; the percentiles are over the last 1,024 rounds.</summary>
 public sealed record PauseStatus(long Last, long P50, long P99);

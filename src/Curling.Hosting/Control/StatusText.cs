@@ -53,6 +53,13 @@ public static class StatusText
         PauseStatus pause = status.PauseMicroseconds;
         Row(text, "pause", $"last {Micros(pause.Last)}, median {Micros(pause.P50)}, p99 {Micros(pause.P99)}");
         Row(text, "sending", ByteSize.Format(status.BytesPerSecond) + "/s");
+        if (status.Sent is { MemoryBytes: > 0 } sent)
+        {
+            Row(text, "compression", string.Create(
+                CultureInfo.InvariantCulture,
+                $"{sent.Compression}; memory sent on this connection: {ByteSize.Format(sent.EncodedMemoryBytes)} for {ByteSize.Format(sent.MemoryBytes)}"));
+        }
+
         Row(text, "process", status.GuestPid is { } pid ? $"QEMU, process {pid}" : null);
         Row(text, "serial", status.Serial);
         Row(text, "display", status.Display);

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Buffers.Binary;
 using System.Net.Sockets;
 using Curling.Protocol;
 
@@ -51,6 +52,35 @@ public sealed class FrameConnection : IAsyncDisposable
 
     /// <summary>Bytes read so far.</summary>
     public long BytesReceived => Volatile.Read(ref _bytesReceived);
+
+    /// <summary>
+    /// Bytes a second that the way to the peer takes: the kernel's own measure (tcp(7), <c>tcpi_delivery_rate</c>), or the limit
+    /// that was set where that is lower. 0 when it is not known.
+    /// </summary>
+    public long DeliveryRate()
+    {
+        const int Tcp = 6;
+        const int TcpInfo = 11;
+        const int DeliveryRateAt = 160;
+        long rate = 0;
+        if (_socket.ProtocolType == ProtocolType.Tcp && !_disposed)
+        {
+            Span<byte> info = stackalloc byte[DeliveryRateAt + sizeof(long)];
+            try
+            {
+                rate = _socket.GetRawSocketOption(Tcp, TcpInfo, info) == info.Length
+                    ? BinaryPrimitives.ReadInt64LittleEndian(info[DeliveryRateAt..])
+                    : 0;
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                // It is gone; the next send says so.
+            }
+        }
+
+        long limit = _limiter.BytesPerSecond;
+        return limit > 0 && (rate == 0 || limit < rate) ? limit : rate;
+    }
 
     /// <summary>Sends a frame with a small payload, which is copied.</summary>
     /// <exception cref="IOException">The connection is gone.</exception>

@@ -21,6 +21,9 @@ public sealed class RateLimiter
         _start = time.GetTimestamp();
     }
 
+    /// <summary>The rate, 0 for none.</summary>
+    public long BytesPerSecond => _bytesPerSecond;
+
     /// <summary>Whether there is a limit.</summary>
     public bool IsLimited => _bytesPerSecond > 0;
 

@@ -43,7 +43,8 @@ internal sealed class Admission(
             GuestDefinition guest = Check(hello);
             int[] missing = [.. Enumerable.Range(0, hello.Files.Count).Where(i => !files.Has(hello.Files[i]))];
             long committed = sessions.TryGetValue(guest.Name, out GuestSession? known) && known.Sender == hello.Sender ? known.CommittedRound : 0;
-            Welcome welcome = new(missing, [.. hello.Capabilities.Intersect([Handshake.Full, Handshake.Incremental])], committed);
+            Welcome welcome = new(missing, [.. hello.Capabilities.Intersect(
+                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd])], committed);
             await connection.SendAsync(FrameType.Welcome, Handshake.Write(welcome), cancellation);
             LinkWriter writer = new(connection, options.FailureTimeout / 4, time);
             Link link = new(connection, writer, hello, peer);

@@ -1,3 +1,4 @@
+using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Recv.Rounds;
@@ -14,6 +15,8 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
 {
     private readonly RoundAssembler _assembler = new();
     private readonly byte[] _control = new byte[ProtocolLimits.MaxControlPayload];
+    private PageDecoder? _decoder;
+    private byte[]? _decoded;
     private RoundContent? _open;
 
     /// <summary>Reads until the connection ends, by whatever cause, and tells the sink about it.</summary>
@@ -54,6 +57,7 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         {
             _open?.Dispose();
             _open = null;
+            _decoder?.Dispose();
         }
 
         sink.Post(link, last);
@@ -148,6 +152,11 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             DataPrefix prefix = DataPrefix.Read(payload);
             long pages = prefix.Section == SectionKind.Memory ? MemoryRun.Check(payload, prefix, PagesOf(prefix.Block)) : 0;
             _assembler.Data(header, prefix, pages);
+            if (prefix.Section == SectionKind.Memory && MemoryRun.AnyCompressed(payload, prefix))
+            {
+                Decompress(chunk, prefix);
+            }
+
             if (content.Stream is { } stream)
             {
                 stream.Append(prefix.Content(payload));
@@ -167,6 +176,18 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         }
 
         sink.Progress(content.Begin, _assembler.Counts);
+    }
+
+    /// <summary>
+    /// Decompresses before the round is acknowledged: what does not decompress must not be found out when it is committed.
+    /// </summary>
+    private void Decompress(Chunk chunk, DataPrefix prefix)
+    {
+        _decoder ??= new PageDecoder();
+        _decoded ??= new byte[ProtocolLimits.MaxDataPayload];
+        int length = _decoder.Decode(chunk.Span[..chunk.Length], prefix, _decoded);
+        _decoded.AsSpan(0, length).CopyTo(chunk.Span);
+        chunk.Length = length;
     }
 
     private long PagesOf(int block) => block < blockPages.Count

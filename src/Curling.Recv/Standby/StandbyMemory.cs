@@ -6,7 +6,7 @@ using Curling.Recv.Rounds;
 namespace Curling.Recv.Standby;
 
 /// <summary>One block of the standby's memory, as something pages can be written to.</summary>
-internal interface IStandbyBlock
+internal interface IStandbyBlock : IPagePatch
 {
     /// <summary>Pages of the block.</summary>
     long Pages { get; }
@@ -51,6 +51,10 @@ internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
     }
 
     /// <inheritdoc/>
+    public void Patch(long page, int offset, ReadOnlySpan<byte> bytes) =>
+        bytes.CopyTo(mapping.Span((page * ProtocolLimits.PageBytes) + offset, bytes.Length));
+
+    /// <inheritdoc/>
     public bool TryRead(long firstPage, Span<byte> destination)
     {
         mapping.Span(firstPage * ProtocolLimits.PageBytes, destination.Length).CopyTo(destination);
@@ -81,6 +85,10 @@ internal sealed class RemoteBlock(int pid, ulong address, long bytes) : IStandby
     }
 
     /// <inheritdoc/>
+    public void Patch(long page, int offset, ReadOnlySpan<byte> bytes) =>
+        ProcessMemory.Write(pid, address + (ulong)((page * ProtocolLimits.PageBytes) + offset), bytes);
+
+    /// <inheritdoc/>
     public bool TryRead(long firstPage, Span<byte> destination)
     {
         ProcessMemory.Read(pid, address + (ulong)(firstPage * ProtocolLimits.PageBytes), destination);
@@ -101,6 +109,11 @@ internal sealed class UnreachableRomBlock(long bytes) : IStandbyBlock
 
     /// <inheritdoc/>
     public void Clear(long firstPage, int pages)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void Patch(long page, int offset, ReadOnlySpan<byte> bytes)
     {
     }
 
@@ -151,6 +164,11 @@ internal static class RoundApplier
             if (run.Encoding == PageEncoding.Zero)
             {
                 block.Clear(run.FirstPage, run.Pages);
+            }
+            else if (run.Encoding == PageEncoding.Delta)
+            {
+                PageDelta.Apply(content[..run.ContentBytes], run.FirstPage, run.Pages, block);
+                content = content[run.ContentBytes..];
             }
             else
             {

@@ -71,7 +71,10 @@ internal sealed class ReceiverLink : IAsyncDisposable
 
             await ExpectAsync(connection, FrameType.Ready, limit.Token);
             return new ReceiverLink(
-                connection, control, new RoundWriter(connection, pool, windowBytes), new CancellationTokenSource());
+                connection,
+                control,
+                new RoundWriter(connection, pool, windowBytes, FrameEncoding.For(options.Compress, welcome.Capabilities)),
+                new CancellationTokenSource());
         }
         catch (Exception e)
         {

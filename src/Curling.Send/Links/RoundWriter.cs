@@ -13,6 +13,7 @@ namespace Curling.Send.Links;
 internal sealed class RoundWriter : IAsyncDisposable
 {
     private readonly FrameConnection _connection;
+    private readonly FrameEncoding? _encoding;
     private readonly ChunkPool _pool;
     private readonly SemaphoreSlim _room;
     private readonly Channel<Item> _items;
@@ -23,14 +24,17 @@ internal sealed class RoundWriter : IAsyncDisposable
     private RoundCounts _counts;
     private long _roundBytes;
     private long _memoryBytes;
+    private long _encodedBytes;
     private long _stateBytes;
 
     /// <summary>Starts the line.</summary>
     /// <param name="connection">The link, which stays the caller's.</param>
     /// <param name="pool">Where chunks come from.</param>
     /// <param name="windowBytes">What may be out at once.</param>
-    public RoundWriter(FrameConnection connection, ChunkPool pool, long windowBytes)
+    /// <param name="encoding">Makes memory frames smaller, null for not; the line owns it.</param>
+    public RoundWriter(FrameConnection connection, ChunkPool pool, long windowBytes, FrameEncoding? encoding = null)
     {
+        _encoding = encoding;
         _connection = connection;
         _pool = pool;
         int chunks = (int)Math.Max(2, windowBytes / pool.ChunkBytes);
@@ -48,8 +52,14 @@ internal sealed class RoundWriter : IAsyncDisposable
     /// <summary>Content bytes sent of the round under way.</summary>
     public long RoundBytes => Volatile.Read(ref _roundBytes);
 
-    /// <summary>Bytes of memory frames sent so far, headers included.</summary>
+    /// <summary>Bytes of memory frames sent so far, headers included, as they were captured.</summary>
     public long MemoryBytes => Volatile.Read(ref _memoryBytes);
+
+    /// <summary>The same as they travelled.</summary>
+    public long EncodedMemoryBytes => Volatile.Read(ref _encodedBytes);
+
+    /// <summary>How memory is made smaller now; null for not at all.</summary>
+    public FrameEncoding? Encoding => _encoding;
 
     /// <summary>Bytes of all other data frames sent so far, headers included.</summary>
     public long StateBytes => Volatile.Read(ref _stateBytes);
@@ -115,6 +125,7 @@ internal sealed class RoundWriter : IAsyncDisposable
         await _lost.CancelAsync();
         _items.Writer.TryComplete();
         await _loop;
+        _encoding?.Dispose();
     }
 
     private Chunk Take() => _pool.TryRent(out Chunk chunk)
@@ -181,6 +192,21 @@ internal sealed class RoundWriter : IAsyncDisposable
         try
         {
             Memory<byte> frame = chunk.Memory[..(DataFrame.PayloadAt + chunk.Length)];
+            if (IsMemory(frame.Span))
+            {
+                Volatile.Write(ref _memoryBytes, _memoryBytes + frame.Length);
+                if (_encoding is { } encoding)
+                {
+                    frame = encoding.Encode(frame, _connection);
+                }
+
+                Volatile.Write(ref _encodedBytes, _encodedBytes + frame.Length);
+            }
+            else
+            {
+                Volatile.Write(ref _stateBytes, _stateBytes + frame.Length);
+            }
+
             ulong hash = Count(frame.Span[DataFrame.PayloadAt..], pages);
             await _connection.SendInPlaceAsync(FrameType.RoundData, frame, hash, _lost.Token);
         }
@@ -190,14 +216,15 @@ internal sealed class RoundWriter : IAsyncDisposable
         }
     }
 
+    private static bool IsMemory(ReadOnlySpan<byte> frame) =>
+        DataPrefix.Read(frame[DataFrame.PayloadAt..]).Section == SectionKind.Memory;
+
     private ulong Count(ReadOnlySpan<byte> payload, long pages)
     {
         DataPrefix prefix = DataPrefix.Read(payload);
         int content = payload.Length - DataPrefix.Bytes - (prefix.Runs * MemoryRun.Bytes);
         _counts = _counts.Plus(prefix.Section, content, pages);
         Volatile.Write(ref _roundBytes, _counts.TotalBytes);
-        ref long sent = ref prefix.Section == SectionKind.Memory ? ref _memoryBytes : ref _stateBytes;
-        Volatile.Write(ref sent, sent + FrameHeader.Bytes + payload.Length);
         ulong hash = FrameHeader.HashOf(payload);
         _digest.Add(FrameType.RoundData, payload.Length, hash);
         return hash;
