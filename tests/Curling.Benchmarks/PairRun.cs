@@ -30,6 +30,9 @@ internal sealed record PairFigures
     /// <summary>Bytes of memory frames per byte that the guest says it dirtied.</summary>
     public required double MemoryBytesOverDirty { get; init; }
 
+    /// <summary>Bytes of memory frames as they travelled per byte as they were captured.</summary>
+    public required double EncodedOverCaptured { get; init; }
+
     /// <summary>Bytes of memory and of all else in a round.</summary>
     public required double MemoryBytesPerRound { get; init; }
 
@@ -164,6 +167,8 @@ internal sealed class PairRun(string qemu, TimeSpan window)
             RoundsPerSecond = rounds / seconds,
             PagesPerSecond = dirtied / seconds,
             MemoryBytesOverDirty = (last.Sent!.MemoryBytes - first.Sent!.MemoryBytes) / (dirtied * 4096),
+            EncodedOverCaptured = (double)(last.Sent.EncodedMemoryBytes - first.Sent.EncodedMemoryBytes)
+                / Math.Max(1, last.Sent.MemoryBytes - first.Sent.MemoryBytes),
             MemoryBytesPerRound = (last.Sent.MemoryBytes - first.Sent.MemoryBytes) / rounds,
             StateBytesPerRound = (last.Sent.DeviceStateBytes - first.Sent.DeviceStateBytes) / rounds,
             SenderAllocatedPerRound = (last.Process!.ManagedAllocatedBytes - first.Process!.ManagedAllocatedBytes) / rounds,

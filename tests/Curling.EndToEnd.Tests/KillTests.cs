@@ -55,6 +55,21 @@ public sealed class KillTests(ITestOutputHelper output)
         }
     }
 
+    [SkippableTheory]
+    [InlineData("lz4")]
+    [InlineData("zstd")]
+    public async Task Guest_whose_pages_travel_smaller_counts_on_from_the_last_committed_round(string compress)
+    {
+        int kills = Kills(1);
+        Random random = new(HashCode(compress));
+        for (int i = 0; i < kills; i++)
+        {
+            await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+            string guest = TestGuests.WriteBuiltin(lab.Directory, "counter", append: "ws=8M rate=2000");
+            await KillAndCheckAsync(lab, guest, "counter", "incremental", "0", random.Next(0, 250), "--compress", compress);
+        }
+    }
+
     /// <summary>The exact form: the committed memory itself says how far the guest had counted.</summary>
     [SkippableTheory]
     [InlineData("7.2")]
@@ -95,10 +110,11 @@ public sealed class KillTests(ITestOutputHelper output)
         return BitConverter.ToInt64(lines);
     }
 
-    private static async Task KillAndCheckAsync(Lab lab, string guest, string name, string rounds, string interval, int delay)
+    private static async Task KillAndCheckAsync(
+        Lab lab, string guest, string name, string rounds, string interval, int delay, params string[] more)
     {
         Receiver receiver = await lab.StartReceiverAsync("--log-level", "debug");
-        Sender sender = lab.StartSender(receiver.Endpoint, guest, "--rounds", rounds, "--interval", interval);
+        Sender sender = lab.StartSender(receiver.Endpoint, guest, ["--rounds", rounds, "--interval", interval, .. more]);
         SerialLog primary = new((await sender.UntilProtectedAsync()).Serial!);
         await primary.UntilAsync(3);
 

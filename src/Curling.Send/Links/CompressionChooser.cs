@@ -28,12 +28,17 @@ internal sealed class CompressionChooser
     // A frame a second costs nothing at usual rates, and content changes its nature seldom.
     private const int TryEvery = 256;
     private const int Wins = 3;
+
+    // The first frame of a way meets cold code and caches and says nothing.
+    private const int Cold = 1;
+    private const int Enough = 4;
     private const double Better = 0.8;
     private static readonly PageCompression[] Ways = [PageCompression.None, PageCompression.Lz4, PageCompression.Zstd];
     private readonly bool[] _allowed = new bool[3];
     private readonly double[] _secondsPerByte = new double[3];
     private readonly double[] _left = [1, 1, 1];
     private readonly int[] _unseen = [0, int.MaxValue / 2, int.MaxValue / 2];
+    private readonly int[] _seen = new int[3];
     private double _link;
     private int _wins;
     private PageCompression _challenger;
@@ -59,7 +64,7 @@ internal sealed class CompressionChooser
     {
         for (int i = 0; i < Ways.Length; i++)
         {
-            if (_allowed[i] && i != (int)Current && i != 0 && _unseen[i] >= TryEvery)
+            if (_allowed[i] && i != (int)Current && i != 0 && (_seen[i] < Enough || _unseen[i] >= TryEvery))
             {
                 return Ways[i];
             }
@@ -90,8 +95,13 @@ internal sealed class CompressionChooser
             return;
         }
 
-        bool first = _secondsPerByte[(int)way] == 0;
-        double weight = first ? 1 : 0.125;
+        int seen = _seen[(int)way]++ - Cold;
+        if (seen < 0)
+        {
+            return;
+        }
+
+        double weight = 1.0 / Math.Min(seen + 1, 8);
         _secondsPerByte[(int)way] += weight * ((seconds / bytes) - _secondsPerByte[(int)way]);
         _left[(int)way] += weight * (((double)left / bytes) - _left[(int)way]);
     }
@@ -108,7 +118,7 @@ internal sealed class CompressionChooser
         PageCompression best = Current;
         foreach (PageCompression way in Ways)
         {
-            if (_allowed[(int)way] && (way == PageCompression.None || _secondsPerByte[(int)way] > 0) && Cost(way) < Cost(best))
+            if (_allowed[(int)way] && (way == PageCompression.None || _seen[(int)way] >= Enough) && Cost(way) < Cost(best))
             {
                 best = way;
             }
