@@ -123,6 +123,27 @@ public sealed unsafe class SharedMapping : IDisposable
         return new Span<byte>(Pointer + offset, length);
     }
 
+    /// <summary>
+    /// Writes through the file instead of the mapping: memory that does not exist yet is made without a fault for each page and
+    /// without zeroing it first, and a full filesystem is an error instead of a signal.
+    /// </summary>
+    /// <exception cref="MemoryFileException">The filesystem has no room.</exception>
+    public void Write(long offset, ReadOnlySpan<byte> bytes)
+    {
+        _ = Span(offset, bytes.Length);
+        try
+        {
+            RandomAccess.Write(_handle, bytes, offset);
+        }
+        catch (IOException e)
+        {
+            throw new MemoryFileException(
+                $"{Path}: cannot write {bytes.Length} bytes at {offset}: {e.Message}; free memory, or give the memory filesystem a"
+                + " larger size (mount -o remount,size=…)",
+                e);
+        }
+    }
+
     /// <summary>Gives the memory of a range back; it reads as zeros afterwards, in every process.</summary>
     public void PunchHole(long offset, long length)
     {

@@ -11,6 +11,7 @@
 ; Its settings come in the fw_cfg file opt/org.curling.append: "ws=32M rate=5000"
 ;   ws    the working set, with K or M behind the number; default 8M
 ;   rate  pages of 4 KiB dirtied a second; default 500; 0 is as fast as the processor can
+;   burst every other eight lines the rate is so many times as high; default 1
 ;
 ; Assemble with: nasm -f bin -o builtin-guest.bin builtin-guest.asm
 
@@ -33,6 +34,7 @@ LINE_IN         equ 0x8110              ; u32: ticks until the next line
 TORN_PAGE       equ 0x8114
 TORN_EXPECTED   equ 0x8118
 TORN_FOUND      equ 0x811C
+BURST           equ 0x812C              ; u32: how many times the rate a burst has
 FW_SIZE         equ 0x8120
 FW_SELECT       equ 0x8124
 ENTRY           equ 0x8200              ; one entry of the fw_cfg directory, 64 bytes
@@ -96,6 +98,7 @@ start32:
         mov     dword [HEADER + 4], 'GST1'
         mov     dword [H_WS], (8 << 20) >> 12
         mov     dword [RATE], 500
+        mov     dword [BURST], 1
         mov     dword [H_SWEEP], 1
         mov     dword [LINE_IN], TICKS_PER_LINE
 
@@ -146,7 +149,12 @@ main:
         mov     eax, MAX_TICKS
 .in_time:
         mov     ebx, eax                ; ticks to work off
-        mul     dword [RATE]            ; pages owed = ticks * rate / TICK_HZ, with the rest kept
+        mov     ecx, [RATE]
+        test    byte [H_LINES], 8
+        jz      .steady
+        imul    ecx, [BURST]
+.steady:
+        mul     ecx                     ; pages owed = ticks * rate / TICK_HZ, with the rest kept
         add     eax, [TOKENS]
         xor     edx, edx
         mov     ecx, TICK_HZ
@@ -409,6 +417,17 @@ parse_command:
         mov     [RATE], eax
         jmp     .next
 .not_rate:
+        cmp     dword [esi], 'burs'
+        jne     .not_burst
+        cmp     word [esi + 4], 't='
+        jne     .skip
+        add     esi, 6
+        call    number
+        test    eax, eax
+        jz      .next
+        mov     [BURST], eax
+        jmp     .next
+.not_burst:
         cmp     word [esi], 'ws'
         jne     .skip
         cmp     byte [esi + 2], '='

@@ -26,6 +26,12 @@ internal sealed class RoundContent : IDisposable
     /// <summary>The round.</summary>
     public RoundBegin Begin { get; }
 
+    /// <summary>
+    /// Whether memory goes straight into the standby as it arrives: right only while no round is committed, for then there is
+    /// nothing that it could spoil, and a base round names every page.
+    /// </summary>
+    public bool GoesStraightIn { get; init; }
+
     /// <summary>The stream of a full round, until it is taken.</summary>
     public StreamFile? Stream { get; private set; }
 

@@ -43,6 +43,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly List<Task> _work = [];
     private readonly Task _loop;
     private readonly long _start;
+    private readonly Lock _straight = new();
+    private RoundContent? _goingIn;
     private IStandby? _standby;
     private Link? _link;
     private string? _reason;
@@ -192,12 +194,47 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         StreamFile? stream = begin.Kind == RoundKind.Full
             ? new StreamFile(Path.Combine(_directory.MemoryPath, $"round-{begin.Round}-{Guid.NewGuid():N}"))
             : null;
-        return new RoundContent(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : []);
+        RoundContent content = new(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : [])
+        {
+            GoesStraightIn = begin.Kind == RoundKind.Base && _machine.CommittedRound == 0,
+        };
+        lock (_straight)
+        {
+            _goingIn = content.GoesStraightIn ? content : null;
+        }
+
+        return content;
+    }
+
+    /// <inheritdoc/>
+    public void ApplyNow(RoundContent content, Chunk frame)
+    {
+        // The reader of a connection that was given up may still have a frame in its hands when the next one begins.
+        lock (_straight)
+        {
+            if (_goingIn != content)
+            {
+                throw new IOException("a newer connection has begun this round anew");
+            }
+
+            RoundApplier.ApplyMemory(frame, _standby!.Blocks);
+        }
     }
 
     /// <inheritdoc/>
     public void Whole(Link link, RoundContent content, RoundEnd end)
     {
+        lock (_straight)
+        {
+            if (content.GoesStraightIn && _goingIn != content)
+            {
+                content.Dispose();
+                return;
+            }
+
+            _goingIn = null;
+        }
+
         _whole.Enqueue((content, end));
         Post(link, new ReceiverInput.RoundWhole(end));
     }

@@ -15,6 +15,7 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
 {
     private readonly RoundAssembler _assembler = new();
     private readonly byte[] _control = new byte[ProtocolLimits.MaxControlPayload];
+    private StraightIn? _straightIn;
     private PageDecoder? _decoder;
     private byte[]? _decoded;
     private RoundContent? _open;
@@ -55,6 +56,11 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         }
         finally
         {
+            if (_straightIn is { } straightIn)
+            {
+                await straightIn.DisposeAsync();
+            }
+
             _open?.Dispose();
             _open = null;
             _decoder?.Dispose();
@@ -90,11 +96,13 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
                 break;
             case FrameType.RoundEnd:
                 RoundEnd end = _assembler.End(payload.Span);
+                await EndStraightInAsync();
                 RoundContent content = _open!;
                 _open = null;
                 sink.Whole(link, content, end);
                 break;
             case FrameType.RoundAbandon:
+                await EndStraightInAsync();
                 Abandon(RoundNumber.Read(header.Type, payload.Span));
                 break;
             case FrameType.Refusal:
@@ -112,6 +120,15 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
                 break;
             default:
                 throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {header.Type} frame has no place here");
+        }
+    }
+
+    private async ValueTask EndStraightInAsync()
+    {
+        if (_straightIn is { } straightIn)
+        {
+            _straightIn = null;
+            await straightIn.CompleteAsync();
         }
     }
 
@@ -135,7 +152,7 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             throw new ProtocolException(ProtocolError.Order, "a data frame came outside a round");
         }
 
-        if (_assembler.Counts.TotalBytes + header.PayloadLength > maxRoundBytes)
+        if (!content.GoesStraightIn && _assembler.Counts.TotalBytes + header.PayloadLength > maxRoundBytes)
         {
             throw new MemoryFileException(
                 $"round {content.Begin.Round} is larger than {ByteSize.Format(maxRoundBytes)}; start curling-recv with a larger"
@@ -160,6 +177,12 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             if (content.Stream is { } stream)
             {
                 stream.Append(prefix.Content(payload));
+            }
+            else if (content.GoesStraightIn && prefix.Section == SectionKind.Memory)
+            {
+                _straightIn ??= new StraightIn(frame => sink.ApplyNow(content, frame));
+                kept = true;
+                await _straightIn.AddAsync(chunk, cancellation);
             }
             else
             {
@@ -225,6 +248,10 @@ internal interface IRoundSink
     /// <summary>A round begins: make room for its content.</summary>
     /// <exception cref="IOException">There is no room.</exception>
     RoundContent Open(RoundBegin begin);
+
+    /// <summary>Puts a checked memory frame of a round that goes straight in where it belongs; the chunk stays the caller's.</summary>
+    /// <exception cref="IOException">Another round has begun since, on a newer connection, or the memory cannot be written.</exception>
+    void ApplyNow(RoundContent content, Chunk frame);
 
     /// <summary>A round is whole; the sink owns its content now.</summary>
     void Whole(Link link, RoundContent content, RoundEnd end);

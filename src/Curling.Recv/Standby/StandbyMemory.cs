@@ -27,12 +27,24 @@ internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
     // Below this many pages clearing is cheaper than a system call.
     private const int WorthAHole = 16;
 
+    // From this many bytes on a system call is cheaper than faults, should the memory not exist yet.
+    private const int WorthACall = 16 * ProtocolLimits.PageBytes;
+
     /// <inheritdoc/>
     public long Pages => mapping.Length / ProtocolLimits.PageBytes;
 
     /// <inheritdoc/>
-    public void Write(long firstPage, ReadOnlySpan<byte> content) =>
-        content.CopyTo(mapping.Span(firstPage * ProtocolLimits.PageBytes, content.Length));
+    public void Write(long firstPage, ReadOnlySpan<byte> content)
+    {
+        if (content.Length >= WorthACall)
+        {
+            mapping.Write(firstPage * ProtocolLimits.PageBytes, content);
+        }
+        else
+        {
+            content.CopyTo(mapping.Span(firstPage * ProtocolLimits.PageBytes, content.Length));
+        }
+    }
 
     /// <inheritdoc/>
     public void Clear(long firstPage, int pages)
@@ -130,12 +142,18 @@ internal static class RoundApplier
     {
         for (int i = 0; i < chunks.Count; i++)
         {
-            ReadOnlySpan<byte> payload = chunks[i].Span[..chunks[i].Length];
-            DataPrefix prefix = DataPrefix.Read(payload);
-            if (prefix.Section == SectionKind.Memory)
-            {
-                ApplyFrame(payload, prefix, blocks[prefix.Block]);
-            }
+            ApplyMemory(chunks[i], blocks);
+        }
+    }
+
+    /// <summary>Applies a data frame if it is one of memory.</summary>
+    public static void ApplyMemory(Chunk chunk, IReadOnlyList<IStandbyBlock> blocks)
+    {
+        ReadOnlySpan<byte> payload = chunk.Span[..chunk.Length];
+        DataPrefix prefix = DataPrefix.Read(payload);
+        if (prefix.Section == SectionKind.Memory)
+        {
+            ApplyFrame(payload, prefix, blocks[prefix.Block]);
         }
     }
 

@@ -25,6 +25,18 @@ public sealed class SharedMappingTests : IDisposable
     }
 
     [Fact]
+    public void What_is_written_through_the_file_is_in_the_mapping()
+    {
+        using SharedMapping mapping = SharedMapping.Create(_directory.File("ram"), 64 * Page);
+        byte[] bytes = new byte[20 * Page];
+        Array.Fill(bytes, (byte)3);
+        mapping.Write(40 * Page, bytes);
+        Assert.Equal(bytes, mapping.Span(40 * Page, bytes.Length).ToArray());
+        Assert.True(MemoryCopy.IsZero(mapping.Span(0, 40 * Page)));
+        Assert.Throws<ArgumentOutOfRangeException>(() => mapping.Write(50 * Page, bytes));
+    }
+
+    [Fact]
     public void Only_its_owner_may_read_it()
     {
         using SharedMapping mapping = SharedMapping.Create(_directory.File("ram"), Page);

@@ -150,7 +150,9 @@ public sealed class Lab : IAsyncDisposable
 
     internal Process Start(string program, IEnumerable<string> arguments)
     {
-        ProcessStartInfo start = new(Path.Combine(AppContext.BaseDirectory, program))
+        // The benchmark runs the programs that eng/install makes, native as users have them; tests run those of their own build.
+        string programs = Environment.GetEnvironmentVariable("CURLING_PROGRAMS") is { Length: > 0 } path ? path : AppContext.BaseDirectory;
+        ProcessStartInfo start = new(Path.Combine(programs, program))
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
