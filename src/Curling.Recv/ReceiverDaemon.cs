@@ -97,7 +97,8 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         await using ControlServer control = ControlServer.Start(
             _options.Control ?? ControlPaths.For("recv", $"{listening.Host}-{listening.Port}"), AnswerAsync);
         Admission admission = new(
-            _options, binary, facts, new BootFileStore(directory.RuntimePath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _time, _log);
+            _options, binary, facts, new BootFileStore(directory.MemoryPath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _time, _log);
+        admission.RestoreSessions();
         Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
         _listening.TrySetResult(listening);
         Task telling = TellAsync(cancellation);
@@ -178,13 +179,19 @@ internal sealed partial class ReceiverDaemon : BackgroundService
             {
                 Log.PromotedEnds(_log, session.Guest.Name);
             }
-            else if (session.State is ReceiverState.Protected)
+            else if (session is { State: ReceiverState.Protected, IsHeld: false })
             {
                 Log.ProtectionEnds(_log, session.Guest.Name);
             }
 
             session.SayGoodbye();
-            await session.DisposeAsync();
+            bool keep = session.IsWorthKeeping;
+            if (keep)
+            {
+                Log.Kept(_log, session.Guest.Name, session.CommittedRound, _options.Listen.ToString());
+            }
+
+            await session.EndAsync(keep);
         }
 
         _sessions.Clear();
@@ -276,6 +283,10 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         [LoggerMessage(EventName = "ProtectionEnds", Level = LogLevel.Warning,
             Message = "{Guest}: the receiver stops; the guest runs on at its sender, unprotected until a receiver is back")]
         public static partial void ProtectionEnds(ILogger log, string guest);
+
+        [LoggerMessage(EventName = "SessionKept", Level = LogLevel.Information,
+            Message = "{Guest}: round {Round} is kept; a receiver started with --listen {Listen} takes it up")]
+        public static partial void Kept(ILogger log, string guest, long round, string listen);
 
         [LoggerMessage(EventName = "Stopped", Level = LogLevel.Information, Message = "Stopped")]
         public static partial void Stopped(ILogger log);

@@ -13,6 +13,6 @@ internal static class Serial
         await socket.SendAsync(Encoding.ASCII.GetBytes(line + "\n"));
 
         // The emulated port takes the bytes one by one; leaving at once would drop what it has not taken.
-        await Task.Delay(500);
+        await Task.Delay(2000);
     }
 }

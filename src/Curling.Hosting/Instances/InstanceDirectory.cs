@@ -14,6 +14,10 @@ public sealed class InstanceDirectory : IDisposable
 {
     private const string Prefix = "curling-";
     private const string OwnerFile = "owner";
+    private const string AdoptionLock = ".curling-adoption";
+
+    /// <summary>A file of this name in a memory directory says that a later daemon may want it: it is not cleared away.</summary>
+    public const string KeepFile = "session";
 
     private InstanceDirectory(string runtime, string memory)
     {
@@ -35,7 +39,7 @@ public sealed class InstanceDirectory : IDisposable
     /// <exception cref="OperatorException">One cannot be created.</exception>
     public static InstanceDirectory Create(string role)
     {
-        string name = $"{Prefix}{role}-{Environment.ProcessId}-{Guid.NewGuid().ToString("N")[..8]}";
+        string name = NewName(role);
         string runtime = Make(ControlPaths.RuntimeDirectory(), name);
         try
         {
@@ -45,6 +49,73 @@ public sealed class InstanceDirectory : IDisposable
         {
             Directory.Delete(runtime, recursive: true);
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Memory directories that dead daemons left for a later one (<see cref="KeepFile"/>); <see cref="Adopt"/> takes one over.
+    /// </summary>
+    public static IReadOnlyList<string> Kept()
+    {
+        List<string> kept = [];
+        if (Directory.Exists(MemoryBase))
+        {
+            foreach (string directory in Directory.GetDirectories(MemoryBase, Prefix + "*"))
+            {
+                try
+                {
+                    if (File.Exists(Path.Combine(directory, KeepFile)) && IsAbandoned(directory))
+                    {
+                        kept.Add(directory);
+                    }
+                }
+                catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+                {
+                    // Somebody else's.
+                }
+            }
+        }
+
+        return kept;
+    }
+
+    /// <summary>Takes over a memory directory that <see cref="Kept"/> named, under a name of this process's.</summary>
+    /// <returns>Null when another daemon was faster.</returns>
+    public static InstanceDirectory? Adopt(string kept, string role)
+    {
+        string name = NewName(role);
+        string memory = Path.Combine(MemoryBase, name);
+        try
+        {
+            // One at a time: between the move and the new owner's mark the directory still looks like a dead one's.
+            using FileStream turn = new(
+                Path.Combine(MemoryBase, AdoptionLock), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
+            if (!Directory.Exists(kept) || !IsAbandoned(kept))
+            {
+                return null;
+            }
+
+            Directory.Move(kept, memory);
+            WriteOwner(memory);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+
+        return new InstanceDirectory(Make(ControlPaths.RuntimeDirectory(), name), memory);
+    }
+
+    /// <summary>Deletes the runtime directory and leaves the memory directory to a later daemon.</summary>
+    public void Leave()
+    {
+        try
+        {
+            Directory.Delete(RuntimePath, recursive: true);
+        }
+        catch (DirectoryNotFoundException)
+        {
+            // Gone already.
         }
     }
 
@@ -73,7 +144,7 @@ public sealed class InstanceDirectory : IDisposable
             {
                 try
                 {
-                    if (IsAbandoned(directory))
+                    if (IsAbandoned(directory) && !File.Exists(Path.Combine(directory, KeepFile)))
                     {
                         Directory.Delete(directory, recursive: true);
                         removed++;
@@ -113,9 +184,7 @@ public sealed class InstanceDirectory : IDisposable
         try
         {
             Directory.CreateDirectory(hidden, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-            ulong start = ProcessInfo.StartTime(Environment.ProcessId) ?? 0;
-            File.WriteAllText(
-                Path.Combine(hidden, OwnerFile), string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessId} {start}"));
+            WriteOwner(hidden);
             Directory.Move(hidden, path);
             return path;
         }
@@ -123,6 +192,15 @@ public sealed class InstanceDirectory : IDisposable
         {
             throw new OperatorException($"{path} cannot be created: {e.Message}");
         }
+    }
+
+    private static string NewName(string role) => $"{Prefix}{role}-{Environment.ProcessId}-{Guid.NewGuid().ToString("N")[..8]}";
+
+    private static void WriteOwner(string directory)
+    {
+        ulong start = ProcessInfo.StartTime(Environment.ProcessId) ?? 0;
+        File.WriteAllText(
+            Path.Combine(directory, OwnerFile), string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessId} {start}"));
     }
 
     private static bool IsAbandoned(string directory)

@@ -16,6 +16,8 @@ namespace Curling.Linux.Memory;
 public sealed class ChunkPool : IDisposable
 {
     private readonly Stack<Chunk> _free = new();
+    private readonly Stack<int> _unused = new();
+    private readonly SharedMapping? _file;
     private readonly Lock _lock = new();
     private int _made;
     private int _rented;
@@ -31,6 +33,21 @@ public sealed class ChunkPool : IDisposable
         MaxBytes = Math.Max(maxBytes, chunkBytes);
     }
 
+    /// <summary>
+    /// Creates an empty pool whose chunks lie in a new memory file, one behind the other: what is in them can be found again by
+    /// their <see cref="Chunk.Index"/> after this process has died. The file stays when the pool is disposed.
+    /// </summary>
+    /// <param name="chunkBytes">The size of a chunk, in whole pages.</param>
+    /// <param name="maxBytes">What all chunks together may take; only chunks that exist take memory.</param>
+    /// <param name="path">The file.</param>
+    /// <exception cref="MemoryFileException">The file cannot be made.</exception>
+    public ChunkPool(int chunkBytes, long maxBytes, string path)
+        : this(chunkBytes, maxBytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(chunkBytes % 4096, 0);
+        _file = SharedMapping.CreateSparse(path, MaxBytes / chunkBytes * chunkBytes);
+    }
+
     /// <summary>The size of a chunk in bytes.</summary>
     public int ChunkBytes { get; }
 
@@ -44,6 +61,7 @@ public sealed class ChunkPool : IDisposable
     public long HeldBytes => (long)Volatile.Read(ref _made) * ChunkBytes;
 
     /// <summary>Rents a chunk; false when the limit is reached.</summary>
+    /// <exception cref="MemoryFileException">There is no memory for another one.</exception>
     public bool TryRent(out Chunk chunk)
     {
         lock (_lock)
@@ -56,7 +74,7 @@ public sealed class ChunkPool : IDisposable
                     return false;
                 }
 
-                chunk = new Chunk(this, ChunkBytes);
+                chunk = Make();
                 _made++;
             }
 
@@ -74,8 +92,35 @@ public sealed class ChunkPool : IDisposable
         {
             while (_free.Count > 0 && (long)_free.Count * ChunkBytes > keepBytes)
             {
-                _free.Pop().Free();
-                _made--;
+                Free(_free.Pop());
+            }
+        }
+    }
+
+    private Chunk Make()
+    {
+        if (_file is null)
+        {
+            return new Chunk(this, ChunkBytes);
+        }
+
+        // Memory is taken here, where a lack of it is an error: met at a store it would be a signal that ends the process.
+        int index = _unused.Count > 0 ? _unused.Peek() : _made;
+        _file.Reserve((long)index * ChunkBytes, ChunkBytes);
+        _ = _unused.TryPop(out _);
+        return new Chunk(this, _file, index, ChunkBytes);
+    }
+
+    private void Free(Chunk chunk)
+    {
+        chunk.Free();
+        _made--;
+        if (_file is not null)
+        {
+            _unused.Push(chunk.Index);
+            if (!_disposed)
+            {
+                _file.PunchHole((long)chunk.Index * ChunkBytes, ChunkBytes);
             }
         }
     }
@@ -89,6 +134,13 @@ public sealed class ChunkPool : IDisposable
         }
 
         Trim(0);
+        lock (_lock)
+        {
+            if (_rented == 0)
+            {
+                _file?.Dispose();
+            }
+        }
     }
 
     internal void Return(Chunk chunk)
@@ -104,8 +156,11 @@ public sealed class ChunkPool : IDisposable
             _rented--;
             if (_disposed)
             {
-                chunk.Free();
-                _made--;
+                Free(chunk);
+                if (_rented == 0)
+                {
+                    _file?.Dispose();
+                }
             }
             else
             {
@@ -130,6 +185,17 @@ public sealed unsafe class Chunk
         Memory = _manager.Memory;
     }
 
+    internal Chunk(ChunkPool pool, SharedMapping file, int index, int bytes)
+    {
+        _pool = pool;
+        Index = index;
+        _manager = new NativeManager(file.Pointer + ((long)index * bytes), bytes);
+        Memory = _manager.Memory;
+    }
+
+    /// <summary>Its place in the pool's file, counted in chunks; 0 where there is no file.</summary>
+    public int Index { get; }
+
     /// <summary>All of it.</summary>
     public Memory<byte> Memory { get; }
 
@@ -150,11 +216,20 @@ public sealed unsafe class Chunk
     private sealed class NativeManager : MemoryManager<byte>
     {
         private readonly int _bytes;
+        private readonly bool _own;
         private byte* _pointer;
+
+        // Safety: the pool disposes the file that holds the range only when no chunk is out any more.
+        public NativeManager(byte* pointer, int bytes)
+        {
+            _bytes = bytes;
+            _pointer = pointer;
+        }
 
         public NativeManager(int bytes)
         {
             _bytes = bytes;
+            _own = true;
 
             // Safety: a new private mapping that only this object knows.
             nint address = Interop.mmap(
@@ -182,7 +257,11 @@ public sealed unsafe class Chunk
             Debug.Assert(_pointer != null, "a chunk is freed once");
 
             // Safety: unmaps exactly what the constructor mapped, once.
-            _ = Interop.munmap((nint)_pointer, (nuint)_bytes);
+            if (_own)
+            {
+                _ = Interop.munmap((nint)_pointer, (nuint)_bytes);
+            }
+
             _pointer = null;
         }
 

@@ -50,6 +50,17 @@ public sealed unsafe class SharedMapping : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(bytes);
         CheckRoom(path, bytes);
+        return CreateSparse(path, bytes);
+    }
+
+    /// <summary>
+    /// The same without asking whether the filesystem has room for all of it: for files of which only parts will be used. Have
+    /// <see cref="Reserve"/> make a part before it is touched.
+    /// </summary>
+    /// <exception cref="MemoryFileException">The file exists or cannot be made.</exception>
+    public static SharedMapping CreateSparse(string path, long bytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(bytes);
         SafeFileHandle handle;
         try
         {
@@ -141,6 +152,18 @@ public sealed unsafe class SharedMapping : IDisposable
                 $"{Path}: cannot write {bytes.Length} bytes at {offset}: {e.Message}; free memory, or give the memory filesystem a"
                 + " larger size (mount -o remount,size=…)",
                 e);
+        }
+    }
+
+    /// <summary>Makes the memory of a range, as zeros where there is none yet.</summary>
+    /// <exception cref="MemoryFileException">The filesystem has no room.</exception>
+    public void Reserve(long offset, long length)
+    {
+        if (Interop.fallocate((int)_handle.DangerousGetHandle(), 0, offset, length) != 0)
+        {
+            throw new MemoryFileException(
+                $"{Path}: no room for {length} bytes at {offset}: {Marshal.GetPInvokeErrorMessage(Marshal.GetLastPInvokeError())};"
+                + " free memory, or give the memory filesystem a larger size (mount -o remount,size=…)");
         }
     }
 

@@ -24,4 +24,7 @@ internal static unsafe partial class Interop
 
     [LibraryImport("libc", SetLastError = true)]
     internal static partial int setpriority(int which, int who, int niceness);
+
+    [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int link(string existing, string name);
 }

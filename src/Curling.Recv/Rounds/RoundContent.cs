@@ -38,6 +38,18 @@ internal sealed class RoundContent : IDisposable
     /// <summary>The data frames' payloads of a base or incremental round.</summary>
     public IReadOnlyList<Chunk> Chunks => _chunks;
 
+    /// <summary>Where the frames lie in the prefetch file, for the journal.</summary>
+    public IReadOnlyList<(int Index, int Length)> Places()
+    {
+        (int, int)[] places = new (int, int)[_chunks.Count];
+        for (int i = 0; i < places.Length; i++)
+        {
+            places[i] = (_chunks[i].Index, _chunks[i].Length);
+        }
+
+        return places;
+    }
+
     /// <summary>Adds a data frame's payload; the content owns it from now on.</summary>
     public void Add(Chunk chunk) => _chunks.Add(chunk);
 

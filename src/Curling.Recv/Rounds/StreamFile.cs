@@ -20,8 +20,36 @@ internal sealed class StreamFile : IDisposable
         _handle = File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read);
     }
 
+    private StreamFile(string path, SafeFileHandle handle, long length)
+    {
+        _path = path;
+        _handle = handle;
+        Length = length;
+    }
+
+    /// <summary>Its name in its directory.</summary>
+    public string Name => Path.GetFileName(_path);
+
     /// <summary>Bytes written.</summary>
     public long Length { get; private set; }
+
+    /// <summary>Opens a file that an earlier process wrote.</summary>
+    /// <exception cref="IOException">It is not there, or not as long as it should be.</exception>
+    public static StreamFile Open(string path, long length)
+    {
+        SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read);
+        long found = RandomAccess.GetLength(handle);
+        if (found != length)
+        {
+            handle.Dispose();
+            throw new IOException($"{path} has {found} bytes, the journal says {length}");
+        }
+
+        return new StreamFile(path, handle, length);
+    }
+
+    /// <summary>Closes the file and leaves it where it is.</summary>
+    public void Close() => _handle.Dispose();
 
     /// <summary>Appends bytes.</summary>
     /// <exception cref="MemoryFileException">The memory filesystem has no room.</exception>

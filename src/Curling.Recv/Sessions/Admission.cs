@@ -17,7 +17,7 @@ namespace Curling.Recv.Sessions;
 
 /// <summary>Shakes hands with a sender: checks who it is and what it wants, takes its boot files in, finds or makes its session.</summary>
 /// <remarks>Thread-safe.</remarks>
-internal sealed class Admission(
+internal sealed partial class Admission(
     ReceiverOptions options,
     string binary,
     QemuFacts facts,
@@ -285,21 +285,12 @@ internal sealed class Admission(
         try
         {
             memory = SharedMapping.Create(Path.Combine(directory.MemoryPath, "ram"), guest.MemoryBytes);
-            string? File(string role) => hello.Files.FirstOrDefault(f => f.Role == role) is { } f ? files.PathOf(f) : null;
-            QemuLaunch launch = new()
+            foreach (HelloFile file in hello.Files)
             {
-                Binary = binary,
-                Definition = guest,
-                MachineType = hello.MachineType,
-                Accelerator = hello.Accelerator,
-                Directory = directory.RuntimePath,
-                MemoryPath = memory.Path,
-                KernelPath = File("kernel"),
-                InitrdPath = File("initrd"),
-                FirmwarePath = File("firmware"),
-                Incoming = true,
-                DisplayListen = options.Vnc ?? "127.0.0.1:0",
-            };
+                HardLink.Create(files.PathOf(file), BootFile(directory, file.Role));
+            }
+
+            QemuLaunch launch = Launch(guest, hello, directory, memory);
             return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, time, log);
         }
         catch
@@ -308,6 +299,27 @@ internal sealed class Admission(
             directory.Dispose();
             throw;
         }
+    }
+
+    private static string BootFile(InstanceDirectory directory, string role) => Path.Combine(directory.MemoryPath, "boot-" + role);
+
+    private QemuLaunch Launch(GuestDefinition guest, Hello hello, InstanceDirectory directory, SharedMapping memory)
+    {
+        string? File(string role) => hello.Files.Any(f => f.Role == role) ? BootFile(directory, role) : null;
+        return new QemuLaunch
+        {
+            Binary = binary,
+            Definition = guest,
+            MachineType = hello.MachineType,
+            Accelerator = hello.Accelerator,
+            Directory = directory.RuntimePath,
+            MemoryPath = memory.Path,
+            KernelPath = File("kernel"),
+            InitrdPath = File("initrd"),
+            FirmwarePath = File("firmware"),
+            Incoming = true,
+            DisplayListen = options.Vnc ?? "127.0.0.1:0",
+        };
     }
 
     private sealed class RefusedException(RefusalCode code, string reason) : Exception(reason)

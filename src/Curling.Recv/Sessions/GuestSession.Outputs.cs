@@ -43,6 +43,7 @@ internal sealed partial class GuestSession
                 break;
             case ReceiverOutput.Promote promote:
                 Generation++;
+                Forget();
                 Log.Promoting(_log, Guest.Name, promote.Round, promote.Reason);
                 Watch(PromoteAsync(_time.GetTimestamp()));
                 break;
@@ -53,6 +54,16 @@ internal sealed partial class GuestSession
                 Tell(changed);
                 break;
             case ReceiverOutput.Release:
+                if (_isRestored && _machine.State == ReceiverState.Failed)
+                {
+                    // A standby that cannot be started here and now is no reason to throw the last round away.
+                    _keep = true;
+                }
+                else
+                {
+                    Forget();
+                }
+
                 Watch(FreeAsync());
                 break;
         }
@@ -104,18 +115,36 @@ internal sealed partial class GuestSession
     {
         try
         {
+            JournalRecord record = new()
+            {
+                Round = end.Round,
+                Kind = content.Begin.Kind,
+                At = _time.GetUtcNow(),
+                Bytes = end.Counts.TotalBytes,
+                PauseMicroseconds = end.PauseMicroseconds,
+            };
             if (content.Begin.Kind == RoundKind.Full)
             {
-                _committed.SetStream(content.TakeStream());
+                StreamFile stream = content.TakeStream();
+                record = record with { StateFile = stream.Name, StateLength = stream.Length };
+                _journal.Write(record);
+                _committed.UseStream(stream);
             }
             else
             {
-                RoundApplier.ApplyMemory(content.Chunks, _standby!.Blocks);
-                RoundApplier.CollectDeviceState(content.Chunks, _committed.SpareDeviceState);
-                _committed.SwapDeviceState();
+                record = _committed.WriteDeviceState(content.Chunks, record);
+                if (!content.GoesStraightIn)
+                {
+                    // From here on the round stands: whoever comes after this process puts it into memory again.
+                    _journal.Write(record with { ToApply = content.Places() });
+                }
+
+                RoundApplier.ApplyMemory(content.Chunks, _blocks);
+                _journal.Write(record);
+                _committed.UseDeviceState(record);
             }
 
-            _committed.Note(content.Begin, end, _time.GetUtcNow());
+            _committed.Note(record);
             Log.Committed(_log, Guest.Name, end.Round, content.Begin.Kind, end.Counts.TotalBytes, end.PauseMicroseconds);
             _chunkLists.Add(content.Release());
             Post(null, new ReceiverInput.CommitDone(end.Round));
@@ -132,6 +161,7 @@ internal sealed partial class GuestSession
         try
         {
             IStandby standby = await _startStandby(_launch, _memory, Blocks, _log, _cancellation.Token);
+            _blocks = Shadowed(standby.Blocks);
             _standby = standby;
             Log.StandbyReady(_log, Guest.Name, standby.Pid);
             Post(null, new ReceiverInput.StandbyReady());
@@ -147,6 +177,32 @@ internal sealed partial class GuestSession
         {
             Post(null, new ReceiverInput.StandbyFailed(e.Message));
         }
+    }
+
+    /// <summary>Gives every block that only QEMU maps a copy that outlives it, and fills it from there when there was one.</summary>
+    private IStandbyBlock[] Shadowed(IReadOnlyList<IStandbyBlock> blocks)
+    {
+        IStandbyBlock[] shadowed = [.. blocks];
+        for (int i = 0; i < shadowed.Length; i++)
+        {
+            if (shadowed[i] is RemoteBlock remote)
+            {
+                string path = ShadowedBlock.PathOf(_directory.MemoryPath, i);
+                bool isThere = File.Exists(path);
+                SharedMapping shadow = isThere
+                    ? SharedMapping.Open(path, writable: true)
+                    : SharedMapping.CreateSparse(path, remote.Pages * ProtocolLimits.PageBytes);
+                _shadows.Add(shadow);
+                ShadowedBlock block = new(remote, shadow);
+                shadowed[i] = block;
+                if (isThere)
+                {
+                    block.Refill();
+                }
+            }
+        }
+
+        return shadowed;
     }
 
     private async Task PromoteAsync(long since)
@@ -180,11 +236,36 @@ internal sealed partial class GuestSession
             await standby.DisposeAsync();
         }
 
-        _committed.Dispose();
+        if (_keep)
+        {
+            _committed.Leave();
+        }
+        else
+        {
+            _committed.Dispose();
+        }
+    }
+
+    /// <summary>A guest that runs here, or never will again, must not be found in its committed round by a later receiver.</summary>
+    private void Forget()
+    {
+        try
+        {
+            SessionFile.Delete(_directory.MemoryPath);
+        }
+        catch (IOException e)
+        {
+            Log.NotForgotten(_log, Guest.Name, _directory.MemoryPath, e.Message);
+        }
     }
 
     private static partial class Log
     {
+        [LoggerMessage(EventName = "NotForgotten", Level = LogLevel.Warning,
+            Message = "{Guest}: the record of the session in {Directory} cannot be deleted ({Reason}); delete it before another receiver is"
+                + " started here, or that one offers a round that is out of date")]
+        public static partial void NotForgotten(ILogger log, string guest, string directory, string reason);
+
         [LoggerMessage(EventName = "SenderConnected", Level = LogLevel.Information,
             Message = "{Guest}: the sender at {Peer} is connected")]
         public static partial void Connected(ILogger log, string guest, string peer);
@@ -226,7 +307,7 @@ internal sealed partial class GuestSession
         public static partial void Reachable(ILogger log, string guest, string serial, string display);
 
         [LoggerMessage(EventName = "Held", Level = LogLevel.Warning,
-            Message = "{Guest}: the primary is lost ({Reason}) and --on-failure is hold: round {Round} stands ready. Make sure that"
+            Message = "{Guest}: the primary is lost ({Reason}) and the standby waits for the operator: round {Round} stands ready. Make sure that"
                 + " the primary does not run, then type: curling-recv promote {Guest}")]
         public static partial void Held(ILogger log, string guest, string reason, long round);
 

@@ -36,7 +36,10 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly ConcurrentBag<List<Chunk>> _chunkLists = [];
     private readonly ChunkPool _pool;
     private readonly CancellationTokenSource _cancellation = new();
-    private readonly CommittedState _committed = new();
+    private readonly CommittedState _committed;
+    private readonly RoundJournal _journal;
+    private readonly List<SharedMapping> _shadows = [];
+    private readonly bool _isRestored;
     private readonly SharedMapping _memory;
     private readonly QemuLaunch _launch;
     private readonly StandbyStarter _startStandby;
@@ -46,8 +49,10 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly Lock _straight = new();
     private RoundContent? _goingIn;
     private IStandby? _standby;
+    private IReadOnlyList<IStandbyBlock> _blocks = [];
     private Link? _link;
     private string? _reason;
+    private bool _keep;
     private long _arrived;
     private long _arriving;
     private long _expected;
@@ -57,7 +62,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
         ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
-        SharedMapping memory, StandbyStarter startStandby, TimeProvider time, ILogger log)
+        SharedMapping memory, StandbyStarter startStandby, TimeProvider time, ILogger log, RestoredSession? restored = null)
     {
         _options = options;
         _time = time;
@@ -71,11 +76,44 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         Sender = hello.Sender;
         Generation = hello.Generation;
         Blocks = hello.Blocks;
-        _machine = new ReceiverMachine(new ReceiverSettings(options.OnFailure, options.FailureTimeout));
-        _pool = new ChunkPool(DataFrame.ChunkBytes, options.MaxRoundBytes);
+        MaxRoundBytes = restored?.File.MaxRoundBytes ?? options.MaxRoundBytes;
+        ReceiverSettings settings = new(options.OnFailure, options.FailureTimeout);
+        if (restored is null)
+        {
+            _machine = new ReceiverMachine(settings);
+            _committed = new CommittedState(directory.MemoryPath);
+            _journal = RoundJournal.Create(directory.MemoryPath, Chunks(MaxRoundBytes));
+        }
+        else
+        {
+            _isRestored = true;
+            _machine = new ReceiverMachine(settings, restored.Last.Round);
+            _committed = restored.Committed;
+            _journal = restored.Journal;
+            _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}";
+        }
+
+        _pool = new ChunkPool(DataFrame.ChunkBytes, MaxRoundBytes, Path.Combine(directory.MemoryPath, PrefetchFile));
+        if (options.Listen.Port != 0)
+        {
+            // A port that the system chooses is another one the next time: nobody would find the session again.
+            new SessionFile(options.Listen.ToString(), MaxRoundBytes, hello).Write(directory.MemoryPath);
+        }
+
         _loop = Task.Run(RunAsync);
         Watch(StartStandbyAsync());
     }
+
+    /// <summary>The name of the file that rounds are buffered in.</summary>
+    internal const string PrefetchFile = "prefetch";
+
+    /// <summary>Bytes of one round, and of all rounds that are buffered.</summary>
+    public long MaxRoundBytes { get; }
+
+    /// <summary>Whether a later receiver should find this session when this one stops: its sender is not there to begin anew.</summary>
+    public bool IsWorthKeeping => _machine.CommittedRound > 0 && _link is null
+        && (_machine.IsHeld || (_isRestored && _machine.State == ReceiverState.Failed))
+        && File.Exists(Path.Combine(_directory.MemoryPath, InstanceDirectory.KeepFile));
 
     /// <summary>The guest.</summary>
     public GuestDefinition Guest { get; }
@@ -91,6 +129,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
     /// <summary>The state a person sees.</summary>
     public ReceiverState State => _machine.State;
+
+    /// <summary>Whether the primary is lost and the operator has to decide.</summary>
+    public bool IsHeld => _machine.IsHeld;
 
     /// <summary>The last committed round.</summary>
     public long CommittedRound => _machine.CommittedRound;
@@ -110,7 +151,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     public void Attach(Link link)
     {
         _inputs.Writer.TryWrite((link, new ReceiverInput.LinkUp()));
-        RoundReader reader = new(link, this, _pool, _options.MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)]);
+        RoundReader reader = new(link, this, _pool, MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)]);
         Watch(reader.RunAsync(_cancellation.Token));
     }
 
@@ -217,7 +258,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
                 throw new IOException("a newer connection has begun this round anew");
             }
 
-            RoundApplier.ApplyMemory(frame, _standby!.Blocks);
+            RoundApplier.ApplyMemory(frame, _blocks);
         }
     }
 
@@ -242,9 +283,17 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <inheritdoc/>
     public void Progress(RoundBegin begin, RoundCounts counts) => Volatile.Write(ref _arrived, counts.TotalBytes);
 
+    /// <summary>How many chunks a buffer of so many bytes has.</summary>
+    internal static int Chunks(long maxRoundBytes) => (int)(Math.Max(maxRoundBytes, DataFrame.ChunkBytes) / DataFrame.ChunkBytes);
+
     /// <inheritdoc/>
-    public async ValueTask DisposeAsync()
+    public ValueTask DisposeAsync() => EndAsync(keep: false);
+
+    /// <summary>Ends everything.</summary>
+    /// <param name="keep">Whether the files stay for a later receiver.</param>
+    public async ValueTask EndAsync(bool keep)
     {
+        _keep = keep;
         await _cancellation.CancelAsync();
         _inputs.Writer.TryComplete();
         await _loop;
@@ -263,7 +312,17 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         await FreeAsync();
         _pool.Dispose();
         _memory.Dispose();
-        _directory.Dispose();
+        _journal.Dispose();
+        _shadows.ForEach(s => s.Dispose());
+        if (keep)
+        {
+            File.Delete(Path.Combine(_directory.MemoryPath, PrefetchFile));
+            _directory.Leave();
+        }
+        else
+        {
+            _directory.Dispose();
+        }
     }
 
     /// <summary>A state's stable name.</summary>

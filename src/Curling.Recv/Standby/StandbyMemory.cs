@@ -149,26 +149,16 @@ internal static class RoundApplier
     /// <summary>Applies a data frame if it is one of memory.</summary>
     public static void ApplyMemory(Chunk chunk, IReadOnlyList<IStandbyBlock> blocks)
     {
-        ReadOnlySpan<byte> payload = chunk.Span[..chunk.Length];
+        ApplyMemory(chunk.Span[..chunk.Length], blocks);
+    }
+
+    /// <summary>Applies the payload of a data frame if it is one of memory.</summary>
+    public static void ApplyMemory(ReadOnlySpan<byte> payload, IReadOnlyList<IStandbyBlock> blocks)
+    {
         DataPrefix prefix = DataPrefix.Read(payload);
         if (prefix.Section == SectionKind.Memory)
         {
             ApplyFrame(payload, prefix, blocks[prefix.Block]);
-        }
-    }
-
-    /// <summary>Collects the device state of a round.</summary>
-    public static void CollectDeviceState(IReadOnlyList<Chunk> chunks, MemoryStream destination)
-    {
-        destination.SetLength(0);
-        for (int i = 0; i < chunks.Count; i++)
-        {
-            ReadOnlySpan<byte> payload = chunks[i].Span[..chunks[i].Length];
-            DataPrefix prefix = DataPrefix.Read(payload);
-            if (prefix.Section == SectionKind.DeviceState)
-            {
-                destination.Write(prefix.Content(payload));
-            }
         }
     }
 

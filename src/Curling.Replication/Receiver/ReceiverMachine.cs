@@ -30,6 +30,7 @@ public sealed class ReceiverMachine
     private long _lastWholeOfEarlierLinks;
     private bool _finalWhole;
     private bool _promotionAsked;
+    private bool _restored;
     private long _committing;
     private bool _committingFinal;
     private string? _promoteWhenCommitted;
@@ -40,6 +41,24 @@ public sealed class ReceiverMachine
     public ReceiverMachine(ReceiverSettings settings)
     {
         _settings = settings;
+    }
+
+    /// <summary>
+    /// Creates a machine that stands at a round that an earlier receiver committed. It is held: whether the sender's guest ran on
+    /// meanwhile, and whether it still does, is not known here, so only the operator may promote it, or its sender come back.
+    /// </summary>
+    /// <param name="settings">How to decide.</param>
+    /// <param name="restoredRound">The round, above 0.</param>
+    public ReceiverMachine(ReceiverSettings settings, long restoredRound)
+        : this(settings)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(restoredRound);
+        CommittedRound = restoredRound;
+        _lastWhole = restoredRound;
+        _lastWholeOfEarlierLinks = restoredRound;
+        _lossReason = "the receiver was started anew";
+        _restored = true;
+        _state = ReceiverState.Protected;
     }
 
     /// <summary>What a person is told.</summary>
@@ -268,6 +287,7 @@ public sealed class ReceiverMachine
         }
 
         _committing = 0;
+        _restored = false;
         CommittedRound = round;
         Become(ReceiverState.Protected, $"round {round} is committed");
 
@@ -341,13 +361,14 @@ public sealed class ReceiverMachine
         {
             Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
         }
-        else if (_settings.OnFailure == FailureAction.Promote)
+        else if (_settings.OnFailure == FailureAction.Promote && !_restored)
         {
             _promoteWhenCommitted = reason;
         }
         else
         {
-            _out.Add(new ReceiverOutput.Held(Math.Max(CommittedRound, _lastWhole), reason));
+            string why = _restored ? $"{reason}; nothing was committed since the receiver was started anew" : reason;
+            _out.Add(new ReceiverOutput.Held(Math.Max(CommittedRound, _lastWhole), why));
         }
     }
 

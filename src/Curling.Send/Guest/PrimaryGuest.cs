@@ -19,6 +19,7 @@ internal sealed record GuestEnd(bool ByGuest, string Text);
 /// <remarks>Disposing kills QEMU and deletes the guest's files.</remarks>
 internal sealed class PrimaryGuest : IAsyncDisposable
 {
+    private static readonly TimeSpan WayOut = TimeSpan.FromSeconds(10);
     private readonly InstanceDirectory _directory;
     private readonly TaskCompletionSource<GuestEnd> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Task _events;
@@ -140,7 +141,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 && happened.Data.TryGetProperty("guest", out JsonElement guest) && guest.ValueKind == JsonValueKind.True;
         }
 
-        // The monitor may close without QEMU ending only when QEMU is beyond use: make it so.
+        // QEMU closes its monitor on its way out, and that way takes a while with much memory. One that only closes its monitor
+        // is beyond use: it is ended then.
+        await Task.WhenAny(Qemu.Exited, Task.Delay(WayOut));
         Qemu.Kill();
         int code = await Qemu.Exited;
         Migration.End();

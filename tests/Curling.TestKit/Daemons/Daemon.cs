@@ -201,6 +201,9 @@ public sealed class Receiver : Daemon
     /// <summary>Promotes a guest.</summary>
     public Task<ControlReply> PromoteAsync(string guest) => AskAsync("promote", guest);
 
+    /// <summary>Gives a guest's standby up.</summary>
+    public Task<ControlReply> DiscardAsync(string guest) => AskAsync("discard", guest);
+
     internal void FindPort()
     {
         string line = Log.First(l => l.Contains("Listening on "));

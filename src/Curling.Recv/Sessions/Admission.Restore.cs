@@ -1,0 +1,95 @@
+using Curling.Hosting.Instances;
+using Curling.Hosting.Options;
+using Curling.Linux.Memory;
+using Curling.Qemu;
+using Curling.Qemu.Guests;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv.Sessions;
+
+/// <summary>Takes up the sessions that an earlier receiver on the same address left when it died.</summary>
+internal sealed partial class Admission
+{
+    /// <summary>Takes up every session that can be; the others are told about and left, or deleted when they hold nothing.</summary>
+    public void RestoreSessions()
+    {
+        foreach (string kept in InstanceDirectory.Kept())
+        {
+            try
+            {
+                SessionFile file = SessionFile.Read(kept);
+                if (file.Listen != options.Listen.ToString())
+                {
+                    Log.OtherAddress(log, kept, file.Listen);
+                }
+                else if (InstanceDirectory.Adopt(kept, "recv") is { } directory)
+                {
+                    Restore(directory, file);
+                }
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or OperatorException)
+            {
+                Log.NotRestored(log, kept, e.Message);
+            }
+        }
+    }
+
+    private void Restore(InstanceDirectory directory, SessionFile file)
+    {
+        SharedMapping? memory = null;
+        RestoredSession? restored = null;
+        try
+        {
+            GuestDefinition guest = Check(file.Hello);
+            memory = SharedMapping.Open(Path.Combine(directory.MemoryPath, "ram"), writable: true);
+            if (memory.Length != guest.MemoryBytes)
+            {
+                throw new IOException($"{memory.Path} has {memory.Length} bytes, the guest {guest.MemoryBytes}");
+            }
+
+            restored = RestoredSession.Replay(directory.MemoryPath, file, memory);
+            if (restored is null)
+            {
+                memory.Dispose();
+                directory.Dispose();
+                Log.NothingCommitted(log, guest.Name);
+                return;
+            }
+
+            sessions[guest.Name] = new GuestSession(
+                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, time, log, restored);
+            Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or QemuException or GuestDefinitionException
+            or OperatorException or RefusedException)
+        {
+            memory?.Dispose();
+            restored?.Journal.Dispose();
+            restored?.Committed.Leave();
+            directory.Leave();
+            Log.NotRestored(log, directory.MemoryPath, e is RefusedException refused ? refused.Reason : e.Message);
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventName = "SessionRestored", Level = LogLevel.Warning,
+            Message = "{Guest}: found at round {Round}, committed {Seconds:0} s ago by the receiver before this one. It waits for its sender; the"
+                + " guest may have run on since. If the primary is lost, make sure that it does not run, then type: curling-recv promote"
+                + " {Guest} (or discard {Guest})")]
+        public static partial void Restored(ILogger log, string guest, long round, double seconds);
+
+        [LoggerMessage(EventName = "SessionNotRestored", Level = LogLevel.Warning,
+            Message = "What an earlier receiver left in {Directory} cannot be taken up: {Reason}. If you do not need it, delete it")]
+        public static partial void NotRestored(ILogger log, string directory, string reason);
+
+        [LoggerMessage(EventName = "SessionOfOtherAddress", Level = LogLevel.Information,
+            Message = "{Directory} holds a guest's last round from a receiver that listened on {Listen}; a receiver started there takes it up. If"
+                + " you do not need it, delete it")]
+        public static partial void OtherAddress(ILogger log, string directory, string listen);
+
+        [LoggerMessage(EventName = "NothingCommitted", Level = LogLevel.Information,
+            Message = "{Guest}: the receiver before this one had committed no round; what it left is deleted")]
+        public static partial void NothingCommitted(ILogger log, string guest);
+    }
+}

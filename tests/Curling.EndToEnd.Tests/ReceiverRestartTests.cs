@@ -1,0 +1,148 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using Curling.Hosting.Control;
+using Curling.Qemu.BuiltinGuest;
+using Curling.TestKit.Daemons;
+using Curling.TestKit.Guests;
+using Xunit.Abstractions;
+
+namespace Curling.EndToEnd.Tests;
+
+/// <summary>The receiver is killed: the next one on its address finds the committed round, whole.</summary>
+/// <remarks><c>CURLING_KILLS</c> sets the kills of each case; the default keeps the whole run short.</remarks>
+public sealed class ReceiverRestartTests(ITestOutputHelper output)
+{
+    private static int Kills => int.TryParse(
+        Environment.GetEnvironmentVariable("CURLING_KILLS"), CultureInfo.InvariantCulture, out int kills) ? kills : 2;
+
+    [SkippableTheory]
+    [InlineData("7.2", "incremental", "0", "")]
+    [InlineData("10.0", "incremental", "0", ", \"display\": { \"type\": \"vnc\" }")]
+    [InlineData("7.2", "full", "0", "")]
+    public async Task Both_sides_die_and_the_operator_promotes_what_the_next_receiver_finds(
+        string qemu, string rounds, string interval, string more)
+    {
+        Random random = new(qemu.Length + rounds.Length + more.Length);
+        for (int i = 0; i < Kills; i++)
+        {
+            await using Lab lab = new(output, TestGuests.Qemu(qemu));
+            string endpoint = FreeEndpoint();
+            Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint, "--log-level", "debug");
+            Sender sender = lab.StartSender(
+                endpoint, TestGuests.WriteBuiltin(lab.Directory, "kept", append: "ws=8M rate=4000", more: more),
+                "--rounds", rounds, "--interval", interval);
+            SerialLog primary = new((await sender.UntilProtectedAsync()).Serial!);
+            await primary.UntilAsync(3);
+            long safe = primary.Lines()[^1].Count;
+            long committed = (await sender.UntilFreshRoundAsync()).CommittedRound;
+            await Task.Delay(random.Next(0, 60));
+            receiver.Kill();
+            sender.Kill();
+            await receiver.ExitAsync();
+            await sender.ExitAsync();
+            IReadOnlyList<GuestLine> before = primary.Lines();
+
+            Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+            SessionStatus found = await next.UntilAsync("kept", s => s is { Held: true, StandbyPid: not null }, "is found and held");
+            Assert.True(found.CommittedRound >= committed, $"round {found.CommittedRound} was found, {committed} was committed");
+            Assert.Contains(next.Log, l => l.Contains($"found at round {found.CommittedRound}"));
+            Assert.True((await next.PromoteAsync("kept")).Ok);
+            SessionStatus promoted = await next.UntilPromotedAsync("kept");
+            IReadOnlyList<GuestLine> after = await new SerialLog(promoted.Serial!).UntilAsync(6);
+            SerialLog.AssertOneLife(after);
+            Assert.True(after[0].Count > safe, $"promoted at {after[0]}, but {safe} was committed");
+            Assert.True(after[0].Count <= before[^1].Count + 2, $"promoted at {after[0]}, the primary only came to {before[^1]}");
+        }
+    }
+
+    [SkippableTheory]
+    [InlineData("incremental")]
+    [InlineData("full")]
+    public async Task Sender_that_lives_goes_on_with_the_next_receiver(string rounds)
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
+        Sender sender = lab.StartSender(
+            endpoint, TestGuests.WriteBuiltin(lab.Directory, "alive", append: "ws=8M rate=2000"), "--rounds", rounds, "--interval", "0");
+        SerialLog primary = new((await sender.UntilProtectedAsync()).Serial!);
+        long committed = (await sender.UntilFreshRoundAsync()).CommittedRound;
+        receiver.Kill();
+        await receiver.ExitAsync();
+        await sender.UntilAsync(s => s.State == "unprotected", "the guest runs alone");
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        await sender.UntilAsync(s => s.State == "protected" && s.CommittedRound > committed, "the guest is protected again");
+        Assert.Contains(next.Log, l => l.Contains("found at round "));
+        await sender.UntilFreshRoundAsync();
+        await primary.UntilAsync(primary.Lines().Count + 3);
+        sender.Kill();
+        SessionStatus promoted = await next.UntilPromotedAsync("alive");
+        Assert.True(promoted.CommittedRound > committed);
+        SerialLog.AssertOneLife(await new SerialLog(promoted.Serial!).UntilAsync(5));
+        await lab.ClearAwayAsync();
+    }
+
+    [SkippableFact]
+    public async Task Sender_that_is_lost_before_its_new_first_round_is_committed_is_not_replaced_by_an_old_one()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
+        Sender sender = lab.StartSender(
+            endpoint, TestGuests.WriteBuiltin(lab.Directory, "slow", memory: "128MiB", append: "ws=32M rate=2000"),
+            "--rounds", "incremental", "--bandwidth", "16MiB/s", "--compress", "none");
+        await sender.UntilProtectedAsync();
+        await sender.UntilFreshRoundAsync();
+        receiver.Kill();
+        await receiver.ExitAsync();
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        await next.UntilAsync("slow", s => s.Sender is not null, "its sender is back");
+        await sender.UntilAsync(s => s.State == "base", "the first round is on its way");
+        sender.Kill();
+        SessionStatus held = await next.UntilAsync("slow", s => s is { Held: true, Sender: null }, "is held");
+        Assert.Equal("protected", held.State);
+        Assert.DoesNotContain(next.Log, l => l.Contains("PROMOTED:"));
+        await next.StopAsync();
+
+        // Stopped in order, with nobody to begin anew: the round is still there for the next.
+        Receiver third = await lab.StartReceiverAsync("--listen", endpoint);
+        SessionStatus found = await third.UntilAsync("slow", s => s is { Held: true, StandbyPid: not null }, "is found again");
+        Assert.Equal(held.CommittedRound, found.CommittedRound);
+        await third.DiscardAsync("slow");
+        await third.StopAsync();
+    }
+
+    [SkippableFact]
+    public async Task What_another_address_left_is_told_about_and_left_alone()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
+        Sender sender = lab.StartSender(endpoint, TestGuests.WriteBuiltin(lab.Directory, "other"));
+        await sender.UntilProtectedAsync();
+        receiver.Kill();
+        sender.Kill();
+        await receiver.ExitAsync();
+        await sender.ExitAsync();
+        string kept = Directory.GetDirectories(lab.Memory, "curling-recv*").Single(d => File.Exists(Path.Combine(d, "session")));
+        Receiver elsewhere = await lab.StartReceiverAsync();
+        Assert.Contains(elsewhere.Log, l => l.Contains(kept) && l.Contains(endpoint));
+        Assert.Null(await elsewhere.SessionAsync("other"));
+        await elsewhere.StopAsync();
+
+        // And a record that is damaged is named and harms nobody.
+        await File.WriteAllTextAsync(Path.Combine(kept, "session"), "curling-session-1 " + endpoint + " 1000000\n{ not json");
+        Receiver here = await lab.StartReceiverAsync("--listen", endpoint);
+        Assert.Contains(here.Log, l => l.Contains("cannot be taken up") && l.Contains("damaged"));
+        Directory.Delete(kept, recursive: true);
+        await here.StopAsync();
+    }
+
+    private static string FreeEndpoint()
+    {
+        using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        socket.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        return $"tcp:127.0.0.1:{((IPEndPoint)socket.LocalEndPoint!).Port}";
+    }
+}
