@@ -13,6 +13,11 @@ internal sealed class ReceiverStory
         Machine = new ReceiverMachine(new ReceiverSettings(onFailure, Ms(500)));
     }
 
+    private ReceiverStory(long restoredRound)
+    {
+        Machine = new ReceiverMachine(new ReceiverSettings(FailureAction.Promote, Ms(500)), restoredRound);
+    }
+
     public ReceiverMachine Machine { get; }
 
     public TimeSpan Now { get; private set; } = Ms(1_000);
@@ -26,6 +31,14 @@ internal sealed class ReceiverStory
         ReceiverStory story = new(onFailure);
         story.Happens(new ReceiverInput.StandbyReady());
         story.Happens(new ReceiverInput.LinkUp());
+        return story;
+    }
+
+    /// <summary>A receiver that was started anew stands at a round of the one before; losses would be promoted.</summary>
+    public static ReceiverStory Restored(long round)
+    {
+        ReceiverStory story = new(round);
+        story.Happens(new ReceiverInput.StandbyReady());
         return story;
     }
 
