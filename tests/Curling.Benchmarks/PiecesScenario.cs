@@ -87,6 +87,7 @@ public class Pieces
                 _block.Write(((i + 64) * Pages) % _block.Pages, _content);
             }
 
+            _block.MemoryExists();
             ready.SetResult();
             await _release.Task;
             return true;

@@ -142,6 +142,13 @@ internal sealed partial class GuestSession
                 RoundApplier.ApplyMemory(content.Chunks, _blocks);
                 _journal.Write(record);
                 _committed.UseDeviceState(record);
+                if (content.Begin.Kind == RoundKind.Base)
+                {
+                    foreach (MappedBlock block in _blocks.OfType<MappedBlock>())
+                    {
+                        block.MemoryExists();
+                    }
+                }
             }
 
             _committed.Note(record);

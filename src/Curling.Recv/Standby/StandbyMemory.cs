@@ -27,16 +27,20 @@ internal sealed class MappedBlock(SharedMapping mapping) : IStandbyBlock
     // Below this many pages clearing is cheaper than a system call.
     private const int WorthAHole = 16;
 
-    // From this many bytes on a system call is cheaper than faults, should the memory not exist yet.
+    // From this many bytes on a system call is cheaper than faults, as long as the memory does not exist yet.
     private const int WorthACall = 16 * ProtocolLimits.PageBytes;
+    private volatile bool _exists;
 
     /// <inheritdoc/>
     public long Pages => mapping.Length / ProtocolLimits.PageBytes;
 
+    /// <summary>Says that most of the memory exists now: from here on plain stores are cheaper.</summary>
+    public void MemoryExists() => _exists = true;
+
     /// <inheritdoc/>
     public void Write(long firstPage, ReadOnlySpan<byte> content)
     {
-        if (content.Length >= WorthACall)
+        if (!_exists && content.Length >= WorthACall)
         {
             mapping.Write(firstPage * ProtocolLimits.PageBytes, content);
         }
