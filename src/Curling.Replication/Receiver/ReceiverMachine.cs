@@ -361,8 +361,9 @@ public sealed class ReceiverMachine
         {
             Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
         }
-        else if (_settings.OnFailure == FailureAction.Promote && !_restored)
+        else if (_settings.OnFailure == FailureAction.Promote && (!_restored || _committing != 0 || _whole.Count > 0))
         {
+            // What stands in line is newer than what was found at the start: once it is committed it may take over.
             _promoteWhenCommitted = reason;
         }
         else

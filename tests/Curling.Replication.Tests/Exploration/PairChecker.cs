@@ -117,7 +117,7 @@ internal sealed class PairChecker(PairWorld world)
         }
 
         Rule(
-            sender.Alive || session is not { GuestRuns: true } || session.PromotedFrom >= _released, Rules.NothingLost,
+            sender.Alive || session is not { GuestRuns: true, OperatorsRisk: false } || session.PromotedFrom >= _released, Rules.NothingLost,
             $"the guest goes on from round {session?.PromotedFrom}, output up to round {_released} had left");
     }
 
@@ -229,6 +229,16 @@ internal sealed class PairChecker(PairWorld world)
     {
         Rule(session.PromotedFrom == 0, Rules.OneGuest, "the standby is promoted twice");
         Rule(!session.NormalGoodbye, Rules.NormalEnd, $"round {round} is promoted after a normal goodbye");
+        if (session.RestoredRound > 0 && session.Whole.Count == 0)
+        {
+            // Whether the guest went on after that round only the operator can know.
+            Rule(session.PromotionAsked, Rules.NothingLost, $"round {round} of an earlier process is promoted, and nobody asked for it");
+            Rule(round == session.RestoredRound, Rules.NothingLost, $"round {round} is promoted, {session.RestoredRound} was found");
+            session.PromotedFrom = round;
+            session.OperatorsRisk = true;
+            return;
+        }
+
         Rule(session.Commits == session.Whole.Count && !session.Committing, Rules.NothingLost, $"round {round} is promoted with {session.Whole.Count - session.Commits} whole rounds in line");
         Rule(session.Commits > 0 && session.Whole[^1].Round == round, Rules.NothingLost, $"round {round} is promoted, which is not the last whole round");
         Rule(round >= _released, Rules.NothingLost, $"round {round} is promoted, but output up to round {_released} has left");

@@ -32,6 +32,12 @@ internal sealed class Session(ReceiverMachine machine, int number)
 
     public bool PromotionAsked { get; set; }
 
+    /// <summary>The round that it was started at, left by a process before it; 0 for none.</summary>
+    public long RestoredRound { get; init; }
+
+    /// <summary>It runs from a round of an earlier process, because the operator said so.</summary>
+    public bool OperatorsRisk { get; set; }
+
     public long PromotedFrom { get; set; }
 }
 
@@ -41,6 +47,9 @@ internal sealed class ReceiverHost(PairWorld world)
     private readonly Simulation _simulation = world.Simulation;
     private int _sessions;
 
+    // What the files of a dead process say: the round that stands, one that is being committed included.
+    private long _left;
+
     public bool Alive { get; private set; } = true;
 
     public Session? Current { get; private set; }
@@ -49,8 +58,15 @@ internal sealed class ReceiverHost(PairWorld world)
     {
         _simulation.Note("receiver", silent ? "HOST DIES" : "PROCESS DIES");
         Alive = false;
+        _left = 0;
         if (Current is { } session)
         {
+            if (!silent && session.Machine.State == ReceiverState.Protected)
+            {
+                bool decided = session.Committing && _simulation.Chance(50);
+                _left = decided ? session.Whole[session.Commits].Round : session.Machine.CommittedRound;
+            }
+
             session.Gone = true;
             session.GuestRuns = false;
             if (silent)
@@ -72,6 +88,12 @@ internal sealed class ReceiverHost(PairWorld world)
         {
             _simulation.Note("receiver", "starts again");
             Alive = true;
+            if (_left > 0)
+            {
+                _simulation.Note("receiver", $"finds round {_left}");
+                Make(_left);
+                _left = 0;
+            }
         }
     }
 
@@ -172,12 +194,15 @@ internal sealed class ReceiverHost(PairWorld world)
         link.ToSender(Message.Closed.Instance);
     }
 
-    private void Make()
+    private void Make(long restoredRound = 0)
     {
+        ReceiverSettings settings = new(
+            world.Options.OnFailure, TimeSpan.FromMilliseconds(PairOptions.FailureTimeoutMilliseconds));
         Session session = new(
-            new ReceiverMachine(new ReceiverSettings(
-                world.Options.OnFailure, TimeSpan.FromMilliseconds(PairOptions.FailureTimeoutMilliseconds))),
-            ++_sessions);
+            restoredRound > 0 ? new ReceiverMachine(settings, restoredRound) : new ReceiverMachine(settings), ++_sessions)
+        {
+            RestoredRound = restoredRound,
+        };
         Current = session;
         Every(session, PairOptions.TickMilliseconds, () => Step(
             session, new ReceiverInput.Tick(session.Link is null ? _simulation.Now : session.Heard)));

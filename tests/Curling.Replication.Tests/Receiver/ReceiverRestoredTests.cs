@@ -52,16 +52,26 @@ public sealed class ReceiverRestoredTests
     }
 
     [Fact]
-    public void A_new_round_that_is_whole_when_the_sender_is_lost_is_committed_and_held()
+    public void A_new_round_that_is_whole_when_the_sender_is_lost_is_committed_and_promoted()
     {
         ReceiverStory story = ReceiverStory.Restored(7);
         story.Happens(new ReceiverInput.LinkUp());
         story.Began(9, alone: true);
         story.Whole(9);
         Assert.DoesNotContain("promote", story.LinkLost());
-        story.CommitDone(9);
-        Assert.True(story.Machine.IsHeld);
-        Assert.Equal("state Promoting, promote 9", story.Happens(new ReceiverInput.PromoteAsked()));
+        Assert.EndsWith("promote 9", story.CommitDone(9));
+    }
+
+    [Fact]
+    public void A_new_round_that_cannot_be_committed_does_not_bring_the_old_one_up()
+    {
+        ReceiverStory story = ReceiverStory.Restored(7);
+        story.Happens(new ReceiverInput.LinkUp());
+        story.Began(9, alone: true);
+        story.Whole(9);
+        story.LinkLost();
+        Assert.DoesNotContain("promote", story.Happens(new ReceiverInput.CommitFailed(9, "no room")));
+        Assert.Equal(ReceiverState.Failed, story.Machine.State);
     }
 
     [Fact]
