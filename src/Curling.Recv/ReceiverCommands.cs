@@ -23,6 +23,9 @@ internal static class ReceiverCommands
 
         Start it before or after the sender:
           curling-recv --listen tcp:0.0.0.0:7711
+
+        Started again with the same --listen after it was killed, it finds the last committed round of each guest, tells about it and
+        waits for the sender to come back, or for: curling-recv promote GUEST
         """;
 
     private static readonly TimeSpan CallLimit = TimeSpan.FromSeconds(10);
