@@ -199,7 +199,12 @@ public sealed class ChildProcessTests : IDisposable
         // Every attachment stops the child for a moment; the runtime is told, and may take that for the child's end.
         TrackedProcess.SkipUnlessSupported();
         await using ChildProcess child = ChildProcess.Start(new ChildProcessOptions("sleep", ["600"]));
-        Wait.Until(() => ProcessInfo.CommandLine(child.Pid)?.EndsWith("sleep 600", StringComparison.Ordinal) == true, "sleep to run");
+
+        // Until it sleeps its libc may not be there yet, and with it no place for a system call.
+        Wait.Until(
+            () => ProcessInfo.CommandLine(child.Pid) == "sleep 600" && ProcessInfo.State(child.Pid) == "S"
+                && File.ReadAllText($"/proc/{child.Pid}/maps").Contains("libc", StringComparison.Ordinal),
+            "sleep to sleep");
         for (int i = 0; i < 50; i++)
         {
             DirtyTracker.Attach(child.Pid).Dispose();
