@@ -202,7 +202,8 @@ public sealed class ChildProcessTests : IDisposable
 
         // Until it sleeps its libc may not be there yet, and with it no place for a system call.
         Wait.Until(
-            () => ProcessInfo.CommandLine(child.Pid) == "sleep 600" && ProcessInfo.State(child.Pid) == "S"
+            () => ProcessInfo.CommandLine(child.Pid) is { } line && line.EndsWith("sleep 600", StringComparison.Ordinal)
+                && !line.Contains("setpriv", StringComparison.Ordinal) && ProcessInfo.State(child.Pid) == "S"
                 && File.ReadAllText($"/proc/{child.Pid}/maps").Contains("libc", StringComparison.Ordinal),
             "sleep to sleep");
         for (int i = 0; i < 50; i++)
