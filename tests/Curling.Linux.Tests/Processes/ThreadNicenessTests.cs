@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using Curling.Linux.Processes;
 
@@ -6,24 +5,6 @@ namespace Curling.Linux.Tests.Processes;
 
 public class ThreadNicenessTests
 {
-    [SkippableFact]
-    public void Only_the_wanted_threads_are_raised()
-    {
-        SkipUnlessAllowed();
-        using Process process = Process.Start("sleep", "60");
-        try
-        {
-            Assert.Equal(0, ThreadNiceness.Raise(process.Id, (_, name) => name == "another"));
-            Assert.Equal(0, Niceness(process.Id));
-            Assert.Equal(1, ThreadNiceness.Raise(process.Id, (thread, _) => thread == process.Id));
-            Assert.Equal(-10, Niceness(process.Id));
-        }
-        finally
-        {
-            process.Kill();
-        }
-    }
-
     [SkippableFact]
     public void Raising_a_thread_leaves_the_others_alone()
     {
