@@ -139,6 +139,52 @@ public sealed class ReceiverRestartTests(ITestOutputHelper output)
         await here.StopAsync();
     }
 
+    /// <summary>The log says "type promote" before the standby's QEMU waits: who types at once must get the guest.</summary>
+    [SkippableFact]
+    public async Task Operator_may_promote_before_the_standby_waits()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, endpoint, "hasty", "incremental");
+        await KillBothAsync(receiver, sender);
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        ControlReply reply = await next.PromoteAsync("hasty");
+        Assert.True(reply.Ok, reply.Error);
+        SessionStatus promoted = await next.UntilPromotedAsync("hasty");
+        SerialLog.AssertOneLife(await new SerialLog(promoted.Serial!).UntilAsync(3));
+    }
+
+    [SkippableFact]
+    public async Task Streams_that_no_record_names_are_cleared_away()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, endpoint, "streams", "full");
+        await KillBothAsync(receiver, sender);
+        string kept = Directory.GetDirectories(lab.Memory, "curling-recv*").Single(d => File.Exists(Path.Combine(d, "session")));
+        await File.WriteAllTextAsync(Path.Combine(kept, "round-999-half"), "what had arrived of a round");
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        await next.UntilAsync("streams", s => s is { Held: true, StandbyPid: not null }, "is found and held");
+        Assert.Single(Directory.GetFiles(lab.Memory, "round-*", SearchOption.AllDirectories));
+        await next.DiscardAsync("streams");
+    }
+
+    private static async Task<(Receiver Receiver, Sender Sender)> ProtectAsync(Lab lab, string endpoint, string name, string rounds)
+    {
+        Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
+        Sender sender = lab.StartSender(endpoint, TestGuests.WriteBuiltin(lab.Directory, name), "--rounds", rounds);
+        await sender.UntilFreshRoundAsync();
+        return (receiver, sender);
+    }
+
+    private static async Task KillBothAsync(Receiver receiver, Sender sender)
+    {
+        receiver.Kill();
+        sender.Kill();
+        await receiver.ExitAsync();
+        await sender.ExitAsync();
+    }
+
     private static string FreeEndpoint()
     {
         using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);

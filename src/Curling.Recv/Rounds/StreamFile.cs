@@ -10,6 +10,7 @@ namespace Curling.Recv.Rounds;
 /// <remarks>Not thread-safe. Disposing it deletes the file.</remarks>
 internal sealed class StreamFile : IDisposable
 {
+    private const string Prefix = "round-";
     private readonly SafeFileHandle _handle;
     private readonly string _path;
 
@@ -32,6 +33,18 @@ internal sealed class StreamFile : IDisposable
 
     /// <summary>Bytes written.</summary>
     public long Length { get; private set; }
+
+    /// <summary>A path for the stream of a round that is about to arrive.</summary>
+    public static string NewPath(string directory, long round) => Path.Combine(directory, $"{Prefix}{round}-{Guid.NewGuid():N}");
+
+    /// <summary>Deletes what an earlier process had received of other rounds: each may be as large as the guest's memory.</summary>
+    public static void DeleteOthers(string directory, string keep)
+    {
+        foreach (string path in Directory.GetFiles(directory, Prefix + "*").Where(p => Path.GetFileName(p) != keep))
+        {
+            File.Delete(path);
+        }
+    }
 
     /// <summary>Opens a file that an earlier process wrote.</summary>
     /// <exception cref="IOException">It is not there, or not as long as it should be.</exception>

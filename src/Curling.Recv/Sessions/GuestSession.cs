@@ -233,7 +233,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         Volatile.Write(ref _expected, begin.Kind == RoundKind.Incremental ? 0 : Math.Max(begin.ExpectedBytes, 1));
         Volatile.Write(ref _arrivingSince, Stopwatch.GetTimestamp());
         StreamFile? stream = begin.Kind == RoundKind.Full
-            ? new StreamFile(Path.Combine(_directory.MemoryPath, $"round-{begin.Round}-{Guid.NewGuid():N}"))
+            ? new StreamFile(StreamFile.NewPath(_directory.MemoryPath, begin.Round))
             : null;
         RoundContent content = new(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : [])
         {

@@ -45,6 +45,7 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
 
             committed.Restore(last);
             System.IO.File.Delete(prefetch);
+            StreamFile.DeleteOthers(directory, last.StateFile);
             return new RestoredSession(file, last, committed, journal);
         }
         catch

@@ -182,7 +182,8 @@ public sealed class ReceiverMachine
             _out.Add(new ReceiverOutput.Commit(end.Round));
         }
 
-        if (_committing == 0 && _promoteWhenCommitted is { } reason)
+        // At a restored round the operator may be faster than the standby's start.
+        if (_committing == 0 && _standbyReady && _promoteWhenCommitted is { } reason)
         {
             _promoteWhenCommitted = null;
             DiscardOpen(reason);

@@ -25,6 +25,15 @@ public sealed class ReceiverRestoredTests
     }
 
     [Fact]
+    public void The_operator_may_be_faster_than_the_standby()
+    {
+        ReceiverStory story = ReceiverStory.Restored(7, standbyReady: false);
+        Assert.Equal("", story.Happens(new ReceiverInput.PromoteAsked()));
+        Assert.Contains("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("state Promoting, promote 7", story.Happens(new ReceiverInput.StandbyReady()));
+    }
+
+    [Fact]
     public void A_sender_that_comes_back_goes_on_from_a_round_that_stands_alone()
     {
         ReceiverStory story = ReceiverStory.Restored(7);

@@ -35,10 +35,14 @@ internal sealed class ReceiverStory
     }
 
     /// <summary>A receiver that was started anew stands at a round of the one before; losses would be promoted.</summary>
-    public static ReceiverStory Restored(long round)
+    public static ReceiverStory Restored(long round, bool standbyReady = true)
     {
         ReceiverStory story = new(round);
-        story.Happens(new ReceiverInput.StandbyReady());
+        if (standbyReady)
+        {
+            story.Happens(new ReceiverInput.StandbyReady());
+        }
+
         return story;
     }
 
