@@ -169,6 +169,34 @@ public sealed class ReceiverRestartTests(ITestOutputHelper output)
         await next.DiscardAsync("streams");
     }
 
+    [SkippableFact]
+    public async Task Of_two_that_are_left_of_one_guest_the_newer_one_counts()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, endpoint, "twice", "incremental");
+        await KillBothAsync(receiver, sender);
+        string kept = Directory.GetDirectories(lab.Memory, "curling-recv*").Single(d => File.Exists(Path.Combine(d, "session")));
+        string older = Directory.CreateDirectory(Path.Combine(lab.Memory, "curling-recv-1-older")).FullName;
+        foreach (string file in Directory.GetFiles(kept).Where(f => Path.GetFileName(f) != "prefetch"))
+        {
+            File.Copy(file, Path.Combine(older, Path.GetFileName(file)));
+        }
+
+        File.SetLastWriteTimeUtc(Path.Combine(older, "journal"), DateTime.UtcNow.AddHours(-1));
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        await next.UntilAsync("twice", s => s is { Held: true, StandbyPid: not null }, "is found and held");
+        Assert.Single(next.Log, l => l.Contains("twice: found at round"));
+        Assert.Contains(next.Log, l => l.Contains("a newer round of guest twice"));
+        Assert.Single(Directory.GetDirectories(lab.Memory, "curling-recv*"), d => File.Exists(Path.Combine(d, "prefetch")));
+        await next.DiscardAsync("twice");
+        await next.StopAsync();
+        foreach (string left in Directory.GetDirectories(lab.Memory, "curling-recv*"))
+        {
+            Directory.Delete(left, recursive: true);
+        }
+    }
+
     private static async Task<(Receiver Receiver, Sender Sender)> ProtectAsync(Lab lab, string endpoint, string name, string rounds)
     {
         Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);

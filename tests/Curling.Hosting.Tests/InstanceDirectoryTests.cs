@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Net.Sockets;
 using Curling.Hosting.Instances;
 
@@ -64,5 +65,39 @@ public sealed class InstanceDirectoryTests : IDisposable
         Assert.True(Directory.Exists(reused.MemoryPath));
         Assert.False(File.Exists(stale));
         Assert.True(File.Exists(Path.Combine(Path.GetDirectoryName(living.MemoryPath)!, "somebody-elses")));
+    }
+
+    /// <summary>Several receivers start again at the same moment, each with a session of its own: nobody waits for another's turn.</summary>
+    [Fact]
+    public void What_was_left_is_adopted_by_exactly_one_and_never_overlooked()
+    {
+        const int Sessions = 40;
+        for (int i = 0; i < Sessions; i++)
+        {
+            InstanceDirectory left = InstanceDirectory.Create("recv");
+            File.WriteAllText(Path.Combine(left.MemoryPath, InstanceDirectory.KeepFile), $"session {i}");
+            File.WriteAllText(Path.Combine(left.MemoryPath, "owner"), "4194999 5");
+            left.Leave();
+        }
+
+        IReadOnlyList<string> kept = InstanceDirectory.Kept();
+        Assert.Equal(Sessions, kept.Count);
+        ConcurrentBag<InstanceDirectory> adopted = [];
+        Parallel.ForEach(kept.Concat(kept), new ParallelOptions { MaxDegreeOfParallelism = 8 }, directory =>
+        {
+            if (InstanceDirectory.Adopt(directory, "recv") is { } mine)
+            {
+                adopted.Add(mine);
+            }
+        });
+        Assert.Equal(Sessions, adopted.Count);
+        Assert.Equal(Sessions, adopted.Select(a => File.ReadAllText(Path.Combine(a.MemoryPath, InstanceDirectory.KeepFile))).Distinct().Count());
+        Assert.Empty(InstanceDirectory.Kept());
+        foreach (InstanceDirectory mine in adopted)
+        {
+            mine.Dispose();
+        }
+
+        Assert.Empty(Directory.GetFileSystemEntries(InstanceDirectory.MemoryBase));
     }
 }

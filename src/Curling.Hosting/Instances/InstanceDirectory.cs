@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using Curling.Hosting.Control;
 using Curling.Hosting.Options;
 using Curling.Linux.Processes;
@@ -14,7 +15,7 @@ public sealed class InstanceDirectory : IDisposable
 {
     private const string Prefix = "curling-";
     private const string OwnerFile = "owner";
-    private const string AdoptionLock = ".curling-adoption";
+    private const int OwnerLength = 40; // two numbers of at most 10 and 20 digits
 
     /// <summary>A file of this name in a memory directory says that a later daemon may want it: it is not cleared away.</summary>
     public const string KeepFile = "session";
@@ -87,16 +88,20 @@ public sealed class InstanceDirectory : IDisposable
         string memory = Path.Combine(MemoryBase, name);
         try
         {
-            // One at a time: between the move and the new owner's mark the directory still looks like a dead one's.
-            using FileStream turn = new(
-                Path.Combine(MemoryBase, AdoptionLock), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
-            if (!Directory.Exists(kept) || !IsAbandoned(kept))
+            // The lock is the directory's own: who cannot have it is late for this one, never for another. It ends with its process.
+            using (FileStream owner = LockOwner(kept))
             {
-                return null;
+                if (!IsDead(ReadOwner(owner)))
+                {
+                    return null;
+                }
+
+                // One write of a fixed length: a death at any moment leaves an owner that can be read.
+                owner.Position = 0;
+                owner.Write(Encoding.ASCII.GetBytes(Owner().PadRight(OwnerLength)));
             }
 
             Directory.Move(kept, memory);
-            WriteOwner(memory);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -196,18 +201,50 @@ public sealed class InstanceDirectory : IDisposable
 
     private static string NewName(string role) => $"{Prefix}{role}-{Environment.ProcessId}-{Guid.NewGuid().ToString("N")[..8]}";
 
-    private static void WriteOwner(string directory)
-    {
-        ulong start = ProcessInfo.StartTime(Environment.ProcessId) ?? 0;
-        File.WriteAllText(
-            Path.Combine(directory, OwnerFile), string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessId} {start}"));
-    }
+    private static void WriteOwner(string directory) => File.WriteAllText(Path.Combine(directory, OwnerFile), Owner().PadRight(OwnerLength));
+
+    private static string Owner() => string.Create(
+        CultureInfo.InvariantCulture, $"{Environment.ProcessId} {ProcessInfo.StartTime(Environment.ProcessId) ?? 0}");
 
     private static bool IsAbandoned(string directory)
     {
-        string[] owner = File.Exists(Path.Combine(directory, OwnerFile))
-            ? File.ReadAllText(Path.Combine(directory, OwnerFile)).Split(' ')
-            : [];
+        try
+        {
+            using FileStream owner = new(Path.Combine(directory, OwnerFile), FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
+            return IsDead(ReadOwner(owner));
+        }
+        catch (FileNotFoundException)
+        {
+            return false;
+        }
+    }
+
+    private static FileStream LockOwner(string directory)
+    {
+        // Others only look at it for a moment, or adopt it: the latter shows in what it says afterwards.
+        for (int left = 200; ; left--)
+        {
+            try
+            {
+                return new FileStream(
+                    Path.Combine(directory, OwnerFile), FileMode.Open, FileAccess.ReadWrite, FileShare.None, bufferSize: 0);
+            }
+            catch (IOException e) when (e is not (FileNotFoundException or DirectoryNotFoundException) && left > 0)
+            {
+                Thread.Sleep(5);
+            }
+        }
+    }
+
+    private static string ReadOwner(FileStream file)
+    {
+        byte[] bytes = new byte[OwnerLength];
+        return Encoding.ASCII.GetString(bytes, 0, file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false));
+    }
+
+    private static bool IsDead(string text)
+    {
+        string[] owner = text.Split(' ', StringSplitOptions.RemoveEmptyEntries);
         return owner.Length == 2
             && int.TryParse(owner[0], CultureInfo.InvariantCulture, out int pid)
             && ulong.TryParse(owner[1], CultureInfo.InvariantCulture, out ulong start)

@@ -17,7 +17,8 @@ internal sealed unsafe class ChildReaper(int pid)
     private bool _reaped;
 
     /// <summary>
-    /// To be called when the runtime says that the child has ended: comes back when it has. Blocks only if the runtime was wrong.
+    /// To be called when the runtime says that the child has ended, never before: a runtime that finds a child of its own reaped
+    /// by somebody else ends the process. Comes back when the child has ended. Blocks only if the runtime was wrong.
     /// </summary>
     /// <returns>The exit code as a shell has it, or null when the runtime reaped the child and knows it.</returns>
     public int? WaitForEnd()

@@ -17,7 +17,9 @@ namespace Curling.Recv.Rounds;
 /// </remarks>
 internal sealed class RoundJournal : IDisposable
 {
-    private const string Name = "journal";
+    /// <summary>The file's name; it is written with every round.</summary>
+    internal const string Name = "journal";
+
     private readonly SafeFileHandle _handle;
     private readonly byte[] _record;
     private readonly int _slotBytes;

@@ -3,6 +3,7 @@ using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
+using Curling.Recv.Rounds;
 using Microsoft.Extensions.Logging;
 
 namespace Curling.Recv.Sessions;
@@ -13,7 +14,8 @@ internal sealed partial class Admission
     /// <summary>Takes up every session that can be; the others are told about and left, or deleted when they hold nothing.</summary>
     public void RestoreSessions()
     {
-        foreach (string kept in InstanceDirectory.Kept())
+        // Of two that are left of one guest the newer one counts.
+        foreach (string kept in InstanceDirectory.Kept().OrderByDescending(k => File.GetLastWriteTimeUtc(Path.Combine(k, RoundJournal.Name))))
         {
             try
             {
@@ -41,6 +43,11 @@ internal sealed partial class Admission
         try
         {
             GuestDefinition guest = Check(file.Hello);
+            if (sessions.ContainsKey(guest.Name))
+            {
+                throw new IOException($"a newer round of guest {guest.Name} was taken up from another directory");
+            }
+
             memory = SharedMapping.Open(Path.Combine(directory.MemoryPath, "ram"), writable: true);
             if (memory.Length != guest.MemoryBytes)
             {

@@ -158,7 +158,8 @@ internal sealed partial class GuestSession
         }
         catch (Exception e) when (e is IOException or ProtocolException or UnauthorizedAccessException)
         {
-            content.Dispose();
+            // The journal may name its chunks: nobody else may write to them while a later receiver could be told to apply them.
+            _unfinished = content;
             Post(null, new ReceiverInput.CommitFailed(end.Round, e.Message));
         }
     }

@@ -48,6 +48,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly long _start;
     private readonly Lock _straight = new();
     private RoundContent? _goingIn;
+    private bool _anyWhole;
+    private RoundContent? _unfinished;
     private IStandby? _standby;
     private IReadOnlyList<IStandbyBlock> _blocks = [];
     private Link? _link;
@@ -235,16 +237,16 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         StreamFile? stream = begin.Kind == RoundKind.Full
             ? new StreamFile(StreamFile.NewPath(_directory.MemoryPath, begin.Round))
             : null;
-        RoundContent content = new(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : [])
-        {
-            GoesStraightIn = begin.Kind == RoundKind.Base && _machine.CommittedRound == 0,
-        };
         lock (_straight)
         {
+            // A round that is whole stands in memory, also while its commit is still under way: the next one must not touch it.
+            RoundContent content = new(begin, stream, _chunkLists.TryTake(out List<Chunk>? list) ? list : [])
+            {
+                GoesStraightIn = begin.Kind == RoundKind.Base && _machine.CommittedRound == 0 && !_anyWhole,
+            };
             _goingIn = content.GoesStraightIn ? content : null;
+            return content;
         }
-
-        return content;
     }
 
     /// <inheritdoc/>
@@ -274,6 +276,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             }
 
             _goingIn = null;
+            _anyWhole = true;
         }
 
         _whole.Enqueue((content, end));
@@ -310,13 +313,18 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
         await Task.WhenAll(work);
         await FreeAsync();
+        _unfinished?.Dispose();
         _pool.Dispose();
         _memory.Dispose();
         _journal.Dispose();
         _shadows.ForEach(s => s.Dispose());
         if (keep)
         {
-            File.Delete(Path.Combine(_directory.MemoryPath, PrefetchFile));
+            if (_unfinished is null)
+            {
+                File.Delete(Path.Combine(_directory.MemoryPath, PrefetchFile));
+            }
+
             _directory.Leave();
         }
         else

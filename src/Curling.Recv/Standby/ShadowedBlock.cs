@@ -42,17 +42,18 @@ internal sealed class ShadowedBlock(IStandbyBlock block, SharedMapping shadow) :
     /// <inheritdoc/>
     public bool TryRead(long firstPage, Span<byte> destination) => block.TryRead(firstPage, destination);
 
-    /// <summary>Fills the block from the copy.</summary>
+    /// <summary>Fills the block, which holds only zeros yet, from the copy.</summary>
     public void Refill()
     {
-        byte[] buffer = new byte[64 * ProtocolLimits.PageBytes];
-        for (long page = 0; page < Pages;)
+        // Reading a hole would make memory of it, here and in QEMU.
+        for (long at = 0; shadow.NextData(at, out long start, out long end); at = end)
         {
-            int now = (int)Math.Min(64, Pages - page);
-            Span<byte> content = buffer.AsSpan(0, now * ProtocolLimits.PageBytes);
-            _shadow.TryRead(page, content);
-            block.Write(page, content);
-            page += now;
+            for (long offset = start; offset < end;)
+            {
+                int now = (int)Math.Min(64 * ProtocolLimits.PageBytes, end - offset);
+                block.Write(offset / ProtocolLimits.PageBytes, shadow.Span(offset, now));
+                offset += now;
+            }
         }
     }
 }

@@ -6,6 +6,17 @@ namespace Curling.Linux.Tests.Processes;
 public class ThreadNicenessTests
 {
     [SkippableFact]
+    public async Task Only_the_wanted_threads_are_raised()
+    {
+        SkipUnlessAllowed();
+        await using ChildProcess process = ChildProcess.Start(new ChildProcessOptions("sleep", ["60"]));
+        Assert.Equal(0, ThreadNiceness.Raise(process.Pid, (_, name) => name == "another"));
+        Assert.Equal(0, Niceness(process.Pid));
+        Assert.Equal(1, ThreadNiceness.Raise(process.Pid, (thread, _) => thread == process.Pid));
+        Assert.Equal(-10, Niceness(process.Pid));
+    }
+
+    [SkippableFact]
     public void Raising_a_thread_leaves_the_others_alone()
     {
         SkipUnlessAllowed();
