@@ -108,7 +108,7 @@ public readonly record struct FrameHeader(FrameType Type, int PayloadLength, uin
     public static int MaxPayload(FrameType type) => type switch
     {
         FrameType.Hello or FrameType.Welcome => ProtocolLimits.MaxHandshakePayload,
-        FrameType.RoundData or FrameType.FileData => ProtocolLimits.MaxDataPayload,
+        FrameType.RoundData or FrameType.FileData or FrameType.Inbound => ProtocolLimits.MaxDataPayload,
         _ => ProtocolLimits.MaxControlPayload,
     };
 }

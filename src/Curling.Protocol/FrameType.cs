@@ -44,4 +44,7 @@ public enum FrameType : byte
 
     /// <summary>Receiver → sender: the standby took over and runs the guest, after a switchover.</summary>
     Promoted = 14,
+
+    /// <summary>Sender → receiver: frames that the guest was given since the last cuts; played into it again after a promotion.</summary>
+    Inbound = 15,
 }

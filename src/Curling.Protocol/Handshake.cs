@@ -59,6 +59,9 @@ public static class Handshake
     /// <summary>Pages compressed with Zstandard.</summary>
     public const string Zstd = "zstd";
 
+    /// <summary>Frames that the guest was given may travel too (<see cref="FrameType.Inbound"/>).</summary>
+    public const string Inbound = "inbound";
+
     /// <summary>Writes a document.</summary>
     public static byte[] Write(Hello hello) => JsonSerializer.SerializeToUtf8Bytes(hello, HandshakeJson.Default.Hello);
 

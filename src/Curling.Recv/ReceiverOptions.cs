@@ -22,4 +22,8 @@ internal sealed record ReceiverOptions(
     long MaxRoundBytes,
     string? Qemu,
     string? Control,
-    string? Vnc);
+    string? Vnc)
+{
+    /// <summary>Output of a promoted guest that may wait because the host does not take it, in bytes per network.</summary>
+    public long MaxHeldBytes { get; init; } = 4L << 20;
+}

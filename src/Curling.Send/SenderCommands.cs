@@ -4,6 +4,7 @@ using System.Text.Json;
 using Curling.Hosting.Control;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
+using Curling.Linux.Memory;
 using Curling.Replication.Sender;
 using Curling.Send.Links;
 using Microsoft.Extensions.DependencyInjection;
@@ -65,6 +66,35 @@ internal static class SenderCommands
             DefaultValueFactory = _ => "5%",
         };
         overhead.Validators.Add(result => Check(result, "--max-overhead", t => TryReadShare(t, out _), "is not a share from 0.1% to 90%"));
+        Option<string> sync = CommonOptions.Word(
+            "--sync",
+            "output: a packet that waits for a round asks for one at once; periodic: rounds happen by --interval; auto: output where the guest"
+                + " has a network and no --interval is given",
+            "auto",
+            "auto", "periodic", "output");
+        Option<Duration> minInterval = CommonOptions.Duration(
+            "--min-interval", "With --sync output: the least rest between two rounds", TimeSpan.FromMilliseconds(1), TimeSpan.Zero,
+            TimeSpan.FromSeconds(10));
+        Option<Duration> maxInterval = CommonOptions.Duration(
+            "--max-interval", "With --sync output: the longest rest between two rounds, also when nothing waits", TimeSpan.FromMilliseconds(100),
+            TimeSpan.FromMilliseconds(1), TimeSpan.FromHours(1));
+        Option<string> maxHeld = new("--max-held-output")
+        {
+            Description = "Output that may wait for its round, per network; the guest is slowed when there is more",
+            HelpName = "SIZE",
+            DefaultValueFactory = _ => "16MiB",
+        };
+        maxHeld.Validators.Add(result => Check(
+            result, "--max-held-output", t => ByteSize.TryParse(t, out long b) && b is >= 1 << 20 and <= 1 << 30, "is not a size from 1MiB to 1GiB"));
+        Option<bool> noReplay = new("--no-replay-inbound")
+        {
+            Description = "Do not send what the guest receives to the receiver as well: clients may wait for a retransmission after a failover",
+        };
+        Option<bool> releaseEarly = new("--unsafe-release-output-early")
+        {
+            Description = "For tests: let output leave before it is safe",
+            Hidden = true,
+        };
         Option<int> inFlight = new("--max-rounds-in-flight")
         {
             Description = "Rounds that may be captured and not yet committed by the receiver",
@@ -86,7 +116,8 @@ internal static class SenderCommands
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            target, bandwidth, guest, rounds, compress, interval, overhead, inFlight, failureTimeout, qemu, control, logFile, logLevel,
+            target, bandwidth, guest, rounds, compress, sync, interval, minInterval, maxInterval, overhead, inFlight, maxHeld, noReplay,
+            releaseEarly, failureTimeout, qemu, control, logFile, logLevel,
         };
         root.SetAction((parsed, cancellation) => RunAsync(
             new SenderOptions(
@@ -106,6 +137,17 @@ internal static class SenderCommands
                 parsed.GetValue(qemu),
                 parsed.GetValue(control))
             {
+                Sync = parsed.GetValue(sync) switch
+                {
+                    "periodic" => SyncChoice.Periodic,
+                    "output" => SyncChoice.Output,
+                    _ => null,
+                },
+                MinInterval = parsed.GetValue(minInterval).Time,
+                MaxInterval = parsed.GetValue(maxInterval).Time,
+                MaxHeldBytes = ByteSize.TryParse(parsed.GetValue(maxHeld)!, out long held) ? held : 16L << 20,
+                ReplayInbound = !parsed.GetValue(noReplay),
+                ReleaseEarly = parsed.GetValue(releaseEarly),
                 Compress = parsed.GetValue(compress) switch
                 {
                     "none" => CompressChoice.None,

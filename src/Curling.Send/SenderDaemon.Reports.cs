@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Curling.Hosting.Control;
+using Curling.Hosting.Network;
 using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Replication.Sender;
@@ -37,6 +38,17 @@ internal sealed partial class SenderDaemon
             ? new SentStatus(
                 link.Rounds.MemoryBytes, link.Rounds.EncodedMemoryBytes, link.Rounds.StateBytes, link.BytesSent,
                 Name(link.Rounds.Encoding?.Current ?? PageCompression.None))
+            : null,
+        Output = _guest is { Network.IsEmpty: false } networked
+            ? new OutputStatus(
+                SyncsOutput ? "output" : "periodic",
+                networked.Network.Gate.Holds,
+                networked.Network.HeldMicros(0.5),
+                networked.Network.HeldMicros(0.99),
+                _copy?.Frames ?? 0,
+                _copy?.Bytes ?? 0,
+                _copy?.LeftOut ?? 0,
+                networked.Network.Counters)
             : null,
     };
 
@@ -119,6 +131,8 @@ internal sealed partial class SenderDaemon
         long lastRound = 0;
         long lastBytes = 0;
         Links.ReceiverLink? lastLink = null;
+        long lastOut = 0;
+        long lastIn = 0;
         long lastAt = _time.GetTimestamp();
         while (await timer.WaitForNextTickAsync(cancellation))
         {
@@ -139,6 +153,23 @@ internal sealed partial class SenderDaemon
                 Log.Rounds(
                     _log, _guest!.Definition.Name, round, _roundsPerSecond, ByteSize.Format(_bytesPerSecond),
                     StatusText.Micros(_pauses.At(0.5)), StatusText.Micros(_pauses.At(0.99)));
+            }
+
+            if (_guest is { Network.IsEmpty: false } guest)
+            {
+                IReadOnlyList<PortCounters> ports = guest.Network.Counters;
+                long left = ports.Sum(p => p.ReleasedFrames);
+                long passed = ports.Sum(p => p.PassedFrames);
+                if (left != lastOut || passed != lastIn)
+                {
+                    Log.Network(
+                        _log, guest.Definition.Name, left - lastOut, passed - lastIn, ports.Sum(p => p.HeldFrames),
+                        StatusText.Micros(guest.Network.HeldMicros(0.5)), StatusText.Micros(guest.Network.HeldMicros(0.99)),
+                        ports.Sum(p => p.DroppedMisfits + p.DroppedNoCable + p.HostDroppedFrames));
+                }
+
+                lastOut = left;
+                lastIn = passed;
             }
 
             lastRound = round;
@@ -193,6 +224,15 @@ internal sealed partial class SenderDaemon
         [LoggerMessage(EventName = "Unprotected", Level = LogLevel.Warning,
             Message = "{Guest}: UNPROTECTED: {Reason}. The guest runs on; look after the receiver, the sender keeps trying")]
         public static partial void Unprotected(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "OutputReleased", Level = LogLevel.Warning,
+            Message = "{Guest}: the guest's output leaves at once from now on ({Held} frames had waited): until it is protected again, a"
+                + " failover could lose what it says. Look after the receiver")]
+        public static partial void OutputReleased(ILogger log, string guest, long held);
+
+        [LoggerMessage(EventName = "Network", Level = LogLevel.Information,
+            Message = "{Guest}: network: {FramesOut} frames out, {FramesIn} in; {Held} held now, held median {P50}, p99 {P99}; dropped {Dropped}")]
+        public static partial void Network(ILogger log, string guest, long framesOut, long framesIn, long held, string p50, string p99, long dropped);
 
         [LoggerMessage(EventName = "CaptureFailed", Level = LogLevel.Warning,
             Message = "{Guest}: round {Round} came to nothing: {Reason}. The guest runs; the sender connects anew")]

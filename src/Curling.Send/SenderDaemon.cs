@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Threading.Channels;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
+using Curling.Hosting.Network;
 using Curling.Hosting.Options;
 using Curling.Hosting.Time;
 using Curling.Hosting.Transport;
@@ -16,6 +17,7 @@ using Curling.Replication.Sender;
 using Curling.Send.Capture;
 using Curling.Send.Guest;
 using Curling.Send.Links;
+using Curling.Send.Network;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 
@@ -50,6 +52,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     private readonly long _start;
     private readonly string _sender = Guid.NewGuid().ToString("N");
     private readonly TaskCompletionSource<PrimaryGuest> _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly InboundCopy? _copy;
     private PrimaryGuest? _guest;
     private IRoundCapture? _capture;
     private ReceiverLink? _link;
@@ -71,6 +74,7 @@ internal sealed partial class SenderDaemon : BackgroundService
         _log = log;
         _lifetime = lifetime;
         _start = time.GetTimestamp();
+        _copy = options.ReplayInbound ? new InboundCopy() : null;
         _machine = CreateMachine(incremental: false);
     }
 
@@ -94,6 +98,13 @@ internal sealed partial class SenderDaemon : BackgroundService
 
     /// <summary>Chunks that are out, for tests that look for leaks.</summary>
     internal int RentedChunks => _pool.RentedChunks;
+
+    private bool SyncsOutput => _options.Sync switch
+    {
+        SyncChoice.Output => true,
+        SyncChoice.Periodic => false,
+        _ => _options.Interval is null && _guest?.Network.IsEmpty == false,
+    };
 
     private bool UsesIncremental => _capture is IncrementalCapture;
 
@@ -134,7 +145,8 @@ internal sealed partial class SenderDaemon : BackgroundService
             Log.Builtin(_log);
         }
 
-        PrimaryGuest guest = await PrimaryGuest.StartAsync(_options.GuestFile, _options.Qemu, _log, stopping);
+        PrimaryGuest guest = await PrimaryGuest.StartAsync(
+            _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, new SenderNetwork(input => Post(null, input), _copy), AtCut, _log, stopping);
         try
         {
             await using ControlServer control = ControlServer.Start(
@@ -177,6 +189,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             }
 
             await guest.DisposeAsync();
+            if (_copy is not null)
+            {
+                await _copy.DisposeAsync();
+            }
+
             _pool.Dispose();
         }
     }
@@ -187,9 +204,13 @@ internal sealed partial class SenderDaemon : BackgroundService
         TimeSpan.FromMilliseconds(Math.Min(200, _options.FailureTimeout.TotalMilliseconds / 8)),
 
         // A receiver that refused a connection gives the sender the failure timeout to come back: be there well before.
-        TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000))))
+        TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000)))
     {
-        Interval = _options.Interval ?? TimeSpan.FromMilliseconds(10),
+        OutputAsksForRounds = SyncsOutput,
+        MinInterval = _options.MinInterval,
+    })
+    {
+        Interval = SyncsOutput ? _options.MaxInterval : _options.Interval ?? TimeSpan.FromMilliseconds(10),
     };
 
     private async Task<IRoundCapture> CreateCaptureAsync(PrimaryGuest guest, CancellationToken cancellation)
@@ -304,6 +325,16 @@ internal sealed partial class SenderDaemon : BackgroundService
                 _captureStarted = Stopwatch.GetTimestamp();
                 _capturing = CaptureAsync(capture, _capturing);
                 break;
+            case SenderOutput.HoldOutput hold when !_options.ReleaseEarly:
+                _guest!.Network.Gate.Protect(hold.FirstRound);
+                break;
+            case SenderOutput.ReleaseOutput release:
+                _guest!.Network.Gate.Complete(release.Round);
+                _guest.Network.Wake();
+                break;
+            case SenderOutput.ReleaseAllOutput:
+                ReleaseAll();
+                break;
             case SenderOutput.SayGoodbye goodbye:
                 if (_link is { } link)
                 {
@@ -328,6 +359,28 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
     }
 
+    /// <summary>Called by the capture, while the guest stands still.</summary>
+    private void AtCut(GuestNetwork network, long round)
+    {
+        if (!network.IsEmpty)
+        {
+            network.Gate.Cut(round);
+            _copy?.Cut(round);
+        }
+    }
+
+    private void ReleaseAll()
+    {
+        GuestNetwork network = _guest!.Network;
+        long held = network.Gate.Held;
+        network.Gate.Unprotect();
+        network.Wake();
+        if (!network.IsEmpty)
+        {
+            Log.OutputReleased(_log, _guest.Definition.Name, held);
+        }
+    }
+
     private async Task ConnectAsync()
     {
         try
@@ -341,13 +394,18 @@ internal sealed partial class SenderDaemon : BackgroundService
                 guest.Qemu.Launch.MachineType,
                 guest.Qemu.Launch.Accelerator,
                 guest.Qemu.Version.ToString(),
-                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd],
+                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound],
                 [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
                 _capture!.Blocks);
             ReceiverLink link = await ReceiverLink.ConnectAsync(
                 _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
             await _capturing;
             _link = link;
+            if (_copy is { } copy && link.TakesInbound && !guest.Network.IsEmpty)
+            {
+                copy.Attach(link.Connection);
+            }
+
             if (link.Rounds.Encoding is { } encoding)
             {
                 encoding.Changed = (way, rate) => Log.Compression(_log, guest.Definition.Name, Name(way), ByteSize.Format(rate));
@@ -387,6 +445,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     {
         if (Interlocked.Exchange(ref _link, null) is { } link)
         {
+            _copy?.Detach(link.Connection);
             await link.CloseAsync();
         }
     }
@@ -416,6 +475,10 @@ internal sealed partial class SenderDaemon : BackgroundService
 
             Pace(result);
             Post(null, new SenderInput.Captured(round));
+            if (_guest!.Network.Gate.WantsRound)
+            {
+                Post(null, SenderInput.OutputWaits.Instance);
+            }
         }
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or TimeoutException
             or System.Net.Sockets.SocketException)
@@ -444,7 +507,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     /// <summary>Chooses the rest before the next round so that pauses keep to their share of the guest's time.</summary>
     private void Pace(CaptureResult result)
     {
-        if (_options.Interval is null)
+        if (_options.Interval is null && !SyncsOutput)
         {
             double rest = result.PauseMicroseconds * ((1 / _options.MaxOverhead) - 1);
             double captured = Stopwatch.GetElapsedTime(_captureStarted).TotalMicroseconds - result.PauseMicroseconds;

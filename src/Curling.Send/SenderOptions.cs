@@ -16,6 +16,16 @@ internal enum RoundChoice
     Incremental = 3,
 }
 
+/// <summary>When rounds happen.</summary>
+internal enum SyncChoice
+{
+    /// <summary>By the clock.</summary>
+    Periodic = 1,
+
+    /// <summary>When output waits.</summary>
+    Output = 2,
+}
+
 /// <summary>What the operator asked of a sender.</summary>
 /// <param name="Target">The receiver.</param>
 /// <param name="Bandwidth">The most that is sent per second.</param>
@@ -39,6 +49,24 @@ internal sealed record SenderOptions(
     string? Qemu,
     string? Control)
 {
+    /// <summary>When rounds happen; null for by whether the guest has a network.</summary>
+    public SyncChoice? Sync { get; init; }
+
+    /// <summary>With <see cref="SyncChoice.Output"/>: the least rest between rounds.</summary>
+    public TimeSpan MinInterval { get; init; } = TimeSpan.FromMilliseconds(1);
+
+    /// <summary>With <see cref="SyncChoice.Output"/>: the longest rest between rounds.</summary>
+    public TimeSpan MaxInterval { get; init; } = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>Output of the guest that may wait, in bytes per network.</summary>
+    public long MaxHeldBytes { get; init; } = 16L << 20;
+
+    /// <summary>Whether frames that the guest is given travel to the receiver as well.</summary>
+    public bool ReplayInbound { get; init; } = true;
+
+    /// <summary>Whether output leaves before it is safe: wrong, and only for tests that must notice.</summary>
+    public bool ReleaseEarly { get; init; }
+
     /// <summary>What is done to make pages smaller.</summary>
     public CompressChoice Compress { get; init; } = CompressChoice.Auto;
 }

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using Curling.Hosting.Control;
+using Curling.Hosting.Network;
 using Curling.Hosting.Options;
 
 namespace Curling.Hosting.Tests;
@@ -108,13 +109,14 @@ public sealed class ControlTests : IDisposable
         Assert.Equal(
             "{\"role\":\"receiver\",\"listen\":\"tcp:h:1\",\"sessions\":[{\"guest\":\"web\",\"state\":\"protected\",\"committedRound\":7,"
             + "\"committedAt\":null,\"generation\":1,\"standbyPid\":42,\"lastRound\":{\"kind\":\"full\",\"bytes\":9,\"pauseMicroseconds\":3},"
-            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null}],"
+            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null,\"network\":null}],"
             + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4}}",
             JsonSerializer.Serialize(receiver, ControlJson.Default.ReceiverStatus));
         SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null)
         {
             Process = new ProcessStatus(1, 2, 3, 4),
             Sent = new SentStatus(5, 6, 7, 8, "lz4"),
+            Output = new OutputStatus("output", true, 1, 2, 3, 4, 5, [new PortCounters("52:54:00:00:00:01", "bridge:br0", "curling0", 6, 7, 8, 9, 10, 11, 12, 13, 14)]),
         };
         Assert.Equal(
             "{\"role\":\"sender\",\"guest\":\"web\",\"state\":\"base\",\"round\":3,\"committedRound\":2,\"guestPid\":42,"
@@ -122,10 +124,15 @@ public sealed class ControlTests : IDisposable
             + "\"roundsPerSecond\":0.5,\"generation\":1,\"serial\":null,\"display\":null,"
             + "\"base\":{\"percent\":50,\"bytesPerSecond\":6,\"secondsLeft\":7},\"reason\":null,"
             + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4},"
-            + "\"sent\":{\"memoryBytes\":5,\"encodedMemoryBytes\":6,\"deviceStateBytes\":7,\"totalBytes\":8,\"compression\":\"lz4\"}}",
+            + "\"sent\":{\"memoryBytes\":5,\"encodedMemoryBytes\":6,\"deviceStateBytes\":7,\"totalBytes\":8,\"compression\":\"lz4\"},"
+            + "\"output\":{\"sync\":\"output\",\"held\":true,\"heldMicrosecondsP50\":1,\"heldMicrosecondsP99\":2,\"inboundCopiedFrames\":3,"
+            + "\"inboundCopiedBytes\":4,\"inboundLeftOutFrames\":5,\"networks\":[{\"mac\":\"52:54:00:00:00:01\",\"attach\":\"bridge:br0\","
+            + "\"device\":\"curling0\",\"heldFrames\":6,\"heldBytes\":7,\"releasedFrames\":8,\"releasedBytes\":9,\"droppedMisfits\":10,"
+            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14}]}}",
             JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
         Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
         Assert.Contains("50 %", StatusText.Format(sender));
+        Assert.Contains("52:54:00:00:00:01 on curling0 (bridge:br0)", StatusText.Format(sender));
     }
 
     private async Task<string> SayAsync(byte[] bytes)

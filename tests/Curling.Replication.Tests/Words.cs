@@ -24,6 +24,8 @@ internal static class Words
         SenderInput.QemuCrashed => "QEMU crashed",
         SenderInput.Stop => "stop",
         SenderInput.Switchover => "switchover",
+        SenderInput.OutputWaits => "output waits",
+        SenderInput.OutputFull => "output is full",
         _ => throw new ArgumentOutOfRangeException(nameof(input), input, "an input without words"),
     };
 
@@ -33,6 +35,7 @@ internal static class Words
         SenderOutput.CloseLink => "close",
         SenderOutput.CaptureRound capture =>
             $"capture {capture.Begin.Round} {Kind(capture.Begin)}{(capture.Final ? " final" : "")}",
+        SenderOutput.HoldOutput hold => $"hold from {hold.FirstRound}",
         SenderOutput.ReleaseOutput release => $"release {release.Round}",
         SenderOutput.ReleaseAllOutput => "release all",
         SenderOutput.StateChanged changed => $"state {changed.State}",

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Curling.Hosting.Network;
 using Curling.Linux.Processes;
 
 namespace Curling.Hosting.Control;
@@ -41,7 +42,11 @@ public sealed record SessionStatus(
     string? Serial,
     string? Display,
     BaseProgress? Base,
-    string? Reason);
+    string? Reason)
+{
+    /// <summary>Its networks here; null when it has none.</summary>
+    public StandbyNetworkStatus? Network { get; init; }
+}
 
 /// <summary>A committed round.</summary>
 /// <param name="Kind">full, base or incremental.</param>
@@ -97,6 +102,9 @@ public sealed record SenderStatus(
 
     /// <summary>What was sent on the connection that is open.</summary>
     public SentStatus? Sent { get; init; }
+
+    /// <summary>The guest's networks; null when it has none.</summary>
+    public OutputStatus? Output { get; init; }
 }
 
 /// <summary>What a daemon uses.</summary>
@@ -122,6 +130,27 @@ public sealed record ProcessStatus(int Pid, long ManagedAllocatedBytes, long Ano
 /// <param name="Compression">What is used now: none, lz4 or zstd.</param>
 public sealed record SentStatus(
     long MemoryBytes, long EncodedMemoryBytes, long DeviceStateBytes, long TotalBytes, string Compression);
+
+/// <summary>The networks of a guest and what holds its output.</summary>
+/// <param name="Sync">When rounds happen: periodic or output.</param>
+/// <param name="Held">Whether output waits until it is safe; it does not while the guest is unprotected.</param>
+/// <param name="HeldMicrosecondsP50">How long the last frames were held, their median.</param>
+/// <param name="HeldMicrosecondsP99">The same, 99 of 100.</param>
+/// <param name="InboundCopiedFrames">Frames for the guest that also went to the receiver.</param>
+/// <param name="InboundCopiedBytes">What they took of the link.</param>
+/// <param name="InboundLeftOutFrames">Frames for the guest that did not go there because the link was too slow.</param>
+/// <param name="Networks">Each network.</param>
+public sealed record OutputStatus(
+    string Sync, bool Held, long HeldMicrosecondsP50, long HeldMicrosecondsP99, long InboundCopiedFrames, long InboundCopiedBytes,
+    long InboundLeftOutFrames, IReadOnlyList<PortCounters> Networks);
+
+/// <summary>The networks of a guest on its standby's host.</summary>
+/// <param name="ReplayFrames">Frames that had reached the primary and would be given to the guest after a promotion.</param>
+/// <param name="ReplayBytes">What they take.</param>
+/// <param name="ReplayDroppedFrames">Frames dropped because there was no more room for them.</param>
+/// <param name="Networks">Each network.</param>
+public sealed record StandbyNetworkStatus(
+    long ReplayFrames, long ReplayBytes, long ReplayDroppedFrames, IReadOnlyList<PortCounters> Networks);
 
 /// <summary>Pauses of the guest in microseconds; the percentiles are over the last 1,024 rounds.</summary>
 public sealed record PauseStatus(long Last, long P50, long P99);

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Curling.Hosting.Network;
 using Curling.Linux.Memory;
 
 namespace Curling.Hosting.Control;
@@ -35,6 +36,12 @@ public static class StatusText
             Row(text, "standby", session.StandbyPid is { } pid ? $"QEMU, process {pid}" : null);
             Row(text, "serial", session.Serial);
             Row(text, "display", session.Display);
+            if (session.Network is { } network)
+            {
+                Networks(text, network.Networks);
+                Row(text, "replay", $"{network.ReplayFrames} frames ({ByteSize.Format(network.ReplayBytes)}) would be given to the guest"
+                    + (network.ReplayDroppedFrames > 0 ? $"; {network.ReplayDroppedFrames} had no room" : ""));
+            }
         }
 
         return text.ToString();
@@ -63,6 +70,15 @@ public static class StatusText
         Row(text, "process", status.GuestPid is { } pid ? $"QEMU, process {pid}" : null);
         Row(text, "serial", status.Serial);
         Row(text, "display", status.Display);
+        if (status.Output is { } output)
+        {
+            Row(text, "output", (output.Held ? "held until its round is safe" : "leaves at once: the guest is not protected")
+                + $", sync {output.Sync}; held median {Micros(output.HeldMicrosecondsP50)}, p99 {Micros(output.HeldMicrosecondsP99)}");
+            Row(text, "copied", $"{output.InboundCopiedFrames} inbound frames ({ByteSize.Format(output.InboundCopiedBytes)}) to the receiver"
+                + (output.InboundLeftOutFrames > 0 ? $"; {output.InboundLeftOutFrames} left out, the link was too slow" : ""));
+            Networks(text, output.Networks);
+        }
+
         Uses(text, status.Process);
         return text.ToString();
     }
@@ -70,6 +86,20 @@ public static class StatusText
     /// <summary>A pause for people.</summary>
     public static string Micros(long microseconds) =>
         string.Create(CultureInfo.InvariantCulture, $"{microseconds / 1000.0:0.0} ms");
+
+    private static void Networks(StringBuilder text, IReadOnlyList<PortCounters> networks)
+    {
+        foreach (PortCounters port in networks)
+        {
+            Row(text, "network", $"{port.Mac} on {port.Device ?? "no device"} ({port.Attach}): {port.ReleasedFrames} frames out, {port.PassedFrames} in,"
+                + $" {port.HeldFrames} held now");
+            if (port.DroppedMisfits + port.DroppedNoCable + port.HostDroppedFrames > 0)
+            {
+                Row(text, "", $"dropped: {port.DroppedMisfits} too long or short, {port.DroppedNoCable} with no cable,"
+                    + $" {port.HostDroppedFrames} by the host because the guest was too slow");
+            }
+        }
+    }
 
     private static void Uses(StringBuilder text, ProcessStatus? process)
     {

@@ -41,6 +41,9 @@ public sealed record GuestDefinition
 
     /// <summary>The guest's display, or null for none.</summary>
     public DisplayDefinition? Display { get; init; }
+
+    /// <summary>Its network cards.</summary>
+    public NetworkList Networks { get; init; } = NetworkList.Empty;
 }
 
 /// <summary>A display: a VGA card and where to see it.</summary>

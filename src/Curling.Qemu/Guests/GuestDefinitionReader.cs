@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Text;
 using System.Text.Json;
 using Curling.Linux.Memory;
+using Curling.Linux.Network;
 
 namespace Curling.Qemu.Guests;
 
@@ -18,6 +19,11 @@ public static class GuestDefinitionReader
     ];
 
     internal static readonly string[] DisplayFieldNames = ["type", "listen"];
+
+    internal static readonly string[] NetworkFieldNames = ["mac", "model", "attach", "standbyAttach", "mtu"];
+
+    /// <summary>Network cards of one guest.</summary>
+    public const int MaxNetworks = 8;
 
     private const int MaxText = 4096;
     private const long MinMemory = 1L << 20;
@@ -111,6 +117,11 @@ public static class GuestDefinitionReader
                 w.WriteEndObject();
             }
 
+            if (guest.Networks.Count > 0)
+            {
+                Networks(w, guest.Networks);
+            }
+
             w.WriteEndObject();
         }
 
@@ -177,9 +188,39 @@ public static class GuestDefinitionReader
         fields.Require(guest.Initrd is null || guest.Kernel is not null, "initrd", "it needs a \"kernel\" beside it");
         fields.Require(guest.Kernel is null || guest.Firmware is null, "firmware", "a guest boots from a kernel or from firmware, not both");
         fields.RequireEmpty("disks", "disks cannot be protected yet; leave the field out or empty");
-        fields.RequireEmpty("networks", "networks cannot be protected yet; leave the field out or empty");
-        return guest;
+        return guest with { Networks = ReadNetworks(fields, name) };
     }
+
+    private static NetworkList ReadNetworks(Fields fields, string guest)
+    {
+        List<NetworkDefinition> networks = [];
+        foreach (Fields network in fields.Objects("networks", MaxNetworks))
+        {
+            network.Allow(NetworkFieldNames);
+            string mac = network.Text("mac")?.ToLowerInvariant() ?? NetworkDefinition.MacFor(guest, networks.Count);
+            network.Require(
+                NetworkDefinition.IsMac(mac), "mac", $"\"{Short(mac)}\" is not a card's address; write for example \"52:54:00:12:34:56\"");
+            network.Require(networks.All(n => n.Mac != mac), "mac", $"{mac} is another network's already");
+            string model = network.Text("model") ?? NetworkDefinition.Models[0];
+            network.Require(
+                NetworkDefinition.Models.Contains(model), "model", $"\"{Short(model)}\" is none of {string.Join(", ", NetworkDefinition.Models)}");
+            string attach = network.Text("attach") ?? "none";
+            Attach(network, "attach", attach);
+            string standby = network.Text("standbyAttach") ?? attach;
+            Attach(network, "standbyAttach", standby);
+            int mtu = network.Number("mtu", 576, 9216) ?? NetworkDefinition.DefaultMtu;
+            network.Require(
+                mtu == NetworkDefinition.DefaultMtu || model == "virtio-net-pci", "mtu", $"only virtio-net-pci can tell its guest of an MTU other than {NetworkDefinition.DefaultMtu}");
+            networks.Add(new NetworkDefinition(mac, model, attach, standby, mtu));
+        }
+
+        return new NetworkList(networks);
+    }
+
+    private static void Attach(Fields fields, string field, string text) => fields.Require(
+        text == "none" || (text.Split(':') is ["tap" or "bridge", { } name] && TapDevice.IsName(name)),
+        field,
+        $"\"{Short(text)}\" is not a place on the host; write \"bridge:NAME\", \"tap:NAME\" or \"none\", names of at most 15 characters");
 
     private static DisplayDefinition? ReadDisplay(Fields? fields)
     {
@@ -207,6 +248,23 @@ public static class GuestDefinitionReader
         return rest.IsEmpty
             ? machine is "q35" or "pc"
             : rest[0] == '-' && rest.Length is > 1 and < 12 && !rest[1..].ContainsAnyExcept(VersionCharacters);
+    }
+
+    private static void Networks(Utf8JsonWriter w, NetworkList networks)
+    {
+        w.WriteStartArray("networks");
+        foreach (NetworkDefinition network in networks)
+        {
+            w.WriteStartObject();
+            w.WriteString("mac", network.Mac);
+            w.WriteString("model", network.Model);
+            w.WriteString("attach", network.Attach);
+            w.WriteString("standbyAttach", network.StandbyAttach);
+            w.WriteNumber("mtu", network.Mtu);
+            w.WriteEndObject();
+        }
+
+        w.WriteEndArray();
     }
 
     private static string? Resolve(string? path, string? baseDirectory) =>
@@ -330,6 +388,22 @@ public static class GuestDefinitionReader
         }
 
         public Fields? Object(string field) => Find(field, out JsonElement value) ? new Fields(value, _source, _prefix + field + ".") : null;
+
+        public IEnumerable<Fields> Objects(string field, int most)
+        {
+            if (!Find(field, out JsonElement value))
+            {
+                yield break;
+            }
+
+            Require(value.ValueKind == JsonValueKind.Array, field, $"it is {Kind(value)}, not a list; write [ {{ … }} ]");
+            Require(value.GetArrayLength() <= most, field, $"it has {value.GetArrayLength()} entries; at most {most} are allowed");
+            int index = 0;
+            foreach (JsonElement element in value.EnumerateArray())
+            {
+                yield return new Fields(element, _source, $"{_prefix}{field}[{index++}].");
+            }
+        }
 
         public void RequireEmpty(string field, string problem)
         {

@@ -76,6 +76,7 @@ public static class QemuCommandLine
 
         AddBoot(line, launch);
         AddDisplay(line, launch);
+        AddNetworks(line, launch);
         if (launch.Incoming)
         {
             line.AddRange("-incoming", "defer");
@@ -135,6 +136,23 @@ public static class QemuCommandLine
         else
         {
             line.AddRange("-spice", $"addr={shown.Host},port={Number(shown.Port)},disable-ticketing=on");
+        }
+    }
+
+    /// <summary>The Unix socket of a network card's cable: QEMU connects to it at its start.</summary>
+    public static string NetworkSocket(string directory, int index) => Path.Combine(directory, $"net{Number(index)}.sock");
+
+    private static void AddNetworks(List<string> line, QemuLaunch launch)
+    {
+        for (int i = 0; i < launch.Definition.Networks.Count; i++)
+        {
+            NetworkDefinition network = launch.Definition.Networks[i];
+            string path = Escape(NetworkSocket(launch.Directory, i));
+            line.AddRange("-netdev", $"stream,id=net{Number(i)},server=off,addr.type=unix,addr.path={path}");
+
+            // Without a boot ROM: it would be one more block of memory, and the guest boots from what the definition names.
+            string device = $"{network.Model},netdev=net{Number(i)},id=nic{Number(i)},mac={network.Mac},romfile=";
+            line.AddRange("-device", network.Mtu == NetworkDefinition.DefaultMtu ? device : $"{device},host_mtu={Number(network.Mtu)}");
         }
     }
 

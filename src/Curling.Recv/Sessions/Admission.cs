@@ -44,7 +44,7 @@ internal sealed partial class Admission(
             int[] missing = [.. Enumerable.Range(0, hello.Files.Count).Where(i => !files.Has(hello.Files[i]))];
             long committed = sessions.TryGetValue(guest.Name, out GuestSession? known) && known.Sender == hello.Sender ? known.CommittedRound : 0;
             Welcome welcome = new(missing, [.. hello.Capabilities.Intersect(
-                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd])], committed);
+                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound])], committed);
             await connection.SendAsync(FrameType.Welcome, Handshake.Write(welcome), cancellation);
             LinkWriter writer = new(connection, options.FailureTimeout / 4, time);
             Link link = new(connection, writer, hello, peer);

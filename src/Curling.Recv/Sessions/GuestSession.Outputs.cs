@@ -153,6 +153,7 @@ internal sealed partial class GuestSession
 
             _committed.Note(record);
             Log.Committed(_log, Guest.Name, end.Round, content.Begin.Kind, end.Counts.TotalBytes, end.PauseMicroseconds);
+            _inbound.Committed(end.Round);
             _chunkLists.Add(content.Release());
             Post(null, new ReceiverInput.CommitDone(end.Round));
         }
@@ -218,7 +219,9 @@ internal sealed partial class GuestSession
         try
         {
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
+            _network.Open();
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
+            _network.Pass(_inbound.Take());
             _committed.Dispose();
             double milliseconds = _time.GetElapsedTime(since).TotalMilliseconds;
             Log.Promoted(_log, Guest.Name, _machine.CommittedRound, milliseconds, Generation);
@@ -242,6 +245,11 @@ internal sealed partial class GuestSession
         if (Interlocked.Exchange(ref _standby, null) is { } standby)
         {
             await standby.DisposeAsync();
+        }
+
+        if (Interlocked.Exchange(ref _networkDisposed, 1) == 0)
+        {
+            _network.Dispose();
         }
 
         if (_keep)

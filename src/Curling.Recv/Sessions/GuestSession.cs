@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Threading.Channels;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
+using Curling.Hosting.Network;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -47,6 +48,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly Task _loop;
     private readonly long _start;
     private readonly Lock _straight = new();
+    private readonly GuestNetwork _network;
+    private readonly InboundBuffer _inbound;
+    private int _networkDisposed;
     private RoundContent? _goingIn;
     private bool _anyWhole;
     private RoundContent? _unfinished;
@@ -74,6 +78,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         _directory = directory;
         _memory = memory;
         _start = time.GetTimestamp();
+        _network = GuestNetwork.Create(guest, launch.Directory, standby: true, options.MaxHeldBytes, NoEvents.Instance, log);
+        _inbound = new InboundBuffer(guest.Networks.Count);
         Guest = guest;
         Sender = hello.Sender;
         Generation = hello.Generation;
@@ -221,7 +227,16 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             Guest.Serial && standby is not null ? _directory.Socket("serial") : null,
             standby?.Display,
             progress,
-            _reason);
+            _reason)
+        {
+            Network = _network.IsEmpty ? null : NetworkStatus(),
+        };
+    }
+
+    private StandbyNetworkStatus NetworkStatus()
+    {
+        (long frames, long bytes, long dropped) = _inbound.Counters;
+        return new StandbyNetworkStatus(frames, bytes, dropped, _network.Counters);
     }
 
     /// <inheritdoc/>
@@ -282,6 +297,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         _whole.Enqueue((content, end));
         Post(link, new ReceiverInput.RoundWhole(end));
     }
+
+    /// <inheritdoc/>
+    public void Inbound(byte[] buffer, int length) => _inbound.Add(buffer, length);
 
     /// <inheritdoc/>
     public void Progress(RoundBegin begin, RoundCounts counts) => Volatile.Write(ref _arrived, counts.TotalBytes);

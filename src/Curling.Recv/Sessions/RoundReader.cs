@@ -1,3 +1,4 @@
+using System.Buffers;
 using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -74,6 +75,14 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         if (header.Type == FrameType.RoundData)
         {
             await TakeDataAsync(header, cancellation);
+            return;
+        }
+
+        if (header.Type == FrameType.Inbound)
+        {
+            byte[] inbound = ArrayPool<byte>.Shared.Rent(header.PayloadLength);
+            await link.Connection.ReceivePayloadAsync(header, inbound, cancellation);
+            sink.Inbound(inbound, header.PayloadLength);
             return;
         }
 
@@ -255,6 +264,12 @@ internal interface IRoundSink
 
     /// <summary>A round is whole; the sink owns its content now.</summary>
     void Whole(Link link, RoundContent content, RoundEnd end);
+
+    /// <summary>Frames that the guest was given at the primary.</summary>
+    /// <param name="buffer">From the shared pool of arrays; owned by the sink from now on.</param>
+    /// <param name="length">Bytes in it.</param>
+    /// <exception cref="ProtocolException">They cannot be understood.</exception>
+    void Inbound(byte[] buffer, int length);
 
     /// <summary>More of the open round arrived.</summary>
     void Progress(RoundBegin begin, RoundCounts counts);

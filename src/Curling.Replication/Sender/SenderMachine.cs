@@ -27,6 +27,7 @@ public sealed class SenderMachine
     private TimeSpan _connectAt;
     private TimeSpan _retry;
     private TimeSpan _roundAt;
+    private TimeSpan _earliest;
     private bool _guestRuns;
     private bool _switchover;
     private bool _finalSent;
@@ -130,6 +131,15 @@ public sealed class SenderMachine
             case SenderInput.Stop:
                 Leave(GoodbyeReason.OperatorStop, SenderEnd.Stopped, "stopped by the operator");
                 break;
+            case SenderInput.OutputWaits when _settings.OutputAsksForRounds:
+            case SenderInput.OutputFull:
+                // What waits while a round is captured may be in it; the daemon looks again when it is.
+                if (_capturing == 0 && _earliest < _roundAt)
+                {
+                    _roundAt = _earliest;
+                }
+
+                break;
             case SenderInput.Switchover:
                 _switchover = true;
                 _roundAt = now;
@@ -182,6 +192,10 @@ public sealed class SenderMachine
         {
             // The receiver welcomed this sender again, so it has not promoted: the switchover came to nothing.
             ResumeHere("the receiver did not take the guest over", release: true);
+        }
+        else
+        {
+            _out.Add(new SenderOutput.HoldOutput(_firstOfLink));
         }
 
         Become(SenderState.Base, "connected; the first round is on its way");
@@ -260,6 +274,7 @@ public sealed class SenderMachine
         {
             _lastCaptured = round;
             _roundAt = now + Interval;
+            _earliest = now + _settings.MinInterval;
         }
     }
 
@@ -334,6 +349,11 @@ public sealed class SenderMachine
         if (release)
         {
             _out.Add(new SenderOutput.ReleaseAllOutput());
+            if (_link == Link.Up)
+            {
+                // What an old connection left behind goes; what this one protects must be held all the same.
+                _out.Add(new SenderOutput.HoldOutput(_firstOfLink));
+            }
         }
 
         _out.Add(new SenderOutput.ResumeGuest(reason));

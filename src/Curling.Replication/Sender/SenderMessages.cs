@@ -52,6 +52,20 @@ public abstract record SenderInput
     /// <summary>QEMU ended by itself.</summary>
     public sealed record QemuCrashed(string Reason) : SenderInput;
 
+    /// <summary>Output of the guest waits for a cut that no round under way will make: a round is wanted soon.</summary>
+    public sealed record OutputWaits : SenderInput
+    {
+        /// <summary>The only one there is.</summary>
+        public static readonly OutputWaits Instance = new();
+    }
+
+    /// <summary>So much output waits that the guest is slowed: a round is wanted at once.</summary>
+    public sealed record OutputFull : SenderInput
+    {
+        /// <summary>The only one there is.</summary>
+        public static readonly OutputFull Instance = new();
+    }
+
     /// <summary>The operator stops the sender.</summary>
     public sealed record Stop : SenderInput;
 
@@ -74,6 +88,9 @@ public abstract record SenderOutput
 
     /// <summary>Capture a round and send it. With <paramref name="Final"/> the guest stays stopped after the cut.</summary>
     public sealed record CaptureRound(RoundBegin Begin, bool Final) : SenderOutput;
+
+    /// <summary>From the cut of this round on, the guest's output waits for <see cref="ReleaseOutput"/>.</summary>
+    public sealed record HoldOutput(long FirstRound) : SenderOutput;
 
     /// <summary>Output of the guest up to this round's cut may leave the host.</summary>
     public sealed record ReleaseOutput(long Round) : SenderOutput;
@@ -140,4 +157,11 @@ public enum SenderEnd
 /// <param name="MaxRoundsInFlight">Rounds captured and not yet committed, at most.</param>
 /// <param name="FirstRetry">The wait before the first reconnection.</param>
 /// <param name="LastRetry">The longest wait between reconnections.</param>
-public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, TimeSpan FirstRetry, TimeSpan LastRetry);
+public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, TimeSpan FirstRetry, TimeSpan LastRetry)
+{
+    /// <summary>Whether output that waits asks for a round at once, not only output that has no more room.</summary>
+    public bool OutputAsksForRounds { get; init; }
+
+    /// <summary>How long the guest is left alone at least between one cut and the next capture.</summary>
+    public TimeSpan MinInterval { get; init; }
+}

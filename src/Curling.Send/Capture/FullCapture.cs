@@ -94,6 +94,7 @@ internal sealed class FullCapture : IRoundCapture
             File.Delete(_socket);
         }
 
+        _guest.AtCut?.Invoke(begin.Round);
         long pause = 0;
         if (!final)
         {

@@ -56,6 +56,7 @@ internal sealed class IncrementalCapture : IRoundCapture
             _lastCut = CopyDirty();
             _frames.Flush();
             AtCut?.Invoke(_round);
+            _guest.AtCut?.Invoke(_round);
         };
         _thread = new Thread(Run) { IsBackground = true, Name = "capture" };
         _thread.Start();

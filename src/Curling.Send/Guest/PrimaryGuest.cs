@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Curling.Hosting.Instances;
+using Curling.Hosting.Network;
 using Curling.Linux.Memory;
 using Curling.Qemu;
 using Curling.Qemu.BuiltinGuest;
@@ -25,8 +26,10 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     private readonly Task _events;
 
     private PrimaryGuest(
-        InstanceDirectory directory, SharedMapping memory, QemuProcess qemu, IReadOnlyList<BootFile> files, string? display)
+        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, IReadOnlyList<BootFile> files,
+        string? display)
     {
+        Network = network;
         _directory = directory;
         Memory = memory;
         Qemu = qemu;
@@ -44,6 +47,12 @@ internal sealed class PrimaryGuest : IAsyncDisposable
 
     /// <summary>Its definition.</summary>
     public GuestDefinition Definition => Qemu.Launch.Definition;
+
+    /// <summary>Its network cards.</summary>
+    public GuestNetwork Network { get; }
+
+    /// <summary>Called by a capture while the guest stands still for a round, before it is let run.</summary>
+    public Action<long>? AtCut { get; init; }
 
     /// <summary>Its boot files.</summary>
     public IReadOnlyList<BootFile> Files { get; }
@@ -69,18 +78,25 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <summary>Starts a guest.</summary>
     /// <param name="file">Its definition, or null for the built-in guest.</param>
     /// <param name="qemu">The QEMU to run, or null to look for one.</param>
+    /// <param name="heldBytes">Output that may wait, per network.</param>
+    /// <param name="events">Hears of the guest's network.</param>
+    /// <param name="atCut">See <see cref="AtCut"/>.</param>
     /// <param name="log">Where QEMU's command line is logged.</param>
     /// <param name="cancellation">Ends the attempt.</param>
     /// <exception cref="GuestDefinitionException">The definition is wrong, or this host cannot run it.</exception>
     /// <exception cref="QemuException">QEMU is missing, too old or does not start.</exception>
     /// <exception cref="MemoryFileException">There is no room for the guest's memory.</exception>
-    public static async Task<PrimaryGuest> StartAsync(string? file, string? qemu, ILogger log, CancellationToken cancellation)
+    /// <exception cref="Hosting.Options.OperatorException">This host has not the network that the definition names.</exception>
+    public static async Task<PrimaryGuest> StartAsync(
+        string? file, string? qemu, long heldBytes, INetworkEvents events, Action<GuestNetwork, long> atCut, ILogger log,
+        CancellationToken cancellation)
     {
         // The definition is read before anything is made: a mistake in it should be told, not cleaned up.
         GuestDefinition? named = file is null ? null : GuestDefinitionReader.Load(file);
         string binary = QemuBinary.Find(qemu);
         InstanceDirectory directory = InstanceDirectory.Create("send");
         SharedMapping? memory = null;
+        GuestNetwork? network = null;
         QemuProcess? process = null;
         try
         {
@@ -98,9 +114,11 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 Directory = directory.RuntimePath,
                 MemoryPath = memory.Path,
             };
+            network = GuestNetwork.Create(guest, directory.RuntimePath, standby: false, heldBytes, events, log);
             process = await QemuProcess.StartAsync(launch, log, cancellation);
             string? display = await process.DisplayAddressAsync(cancellation);
-            return new PrimaryGuest(directory, memory, process, files, display);
+            GuestNetwork opened = network;
+            return new PrimaryGuest(directory, memory, network, process, files, display) { AtCut = round => atCut(opened, round) };
         }
         catch
         {
@@ -109,6 +127,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 await process.DisposeAsync();
             }
 
+            network?.Dispose();
             memory?.Dispose();
             directory.Dispose();
             throw;
@@ -120,6 +139,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     {
         await Qemu.DisposeAsync();
         await _events;
+        Network.Dispose();
         Memory.Dispose();
         _directory.Dispose();
     }

@@ -22,8 +22,10 @@ internal sealed class ReceiverLink : IAsyncDisposable
     private readonly CancellationTokenSource _cancellation;
     private int _disposed;
 
-    private ReceiverLink(FrameConnection connection, LinkWriter control, RoundWriter rounds, CancellationTokenSource cancellation)
+    private ReceiverLink(
+        FrameConnection connection, LinkWriter control, RoundWriter rounds, bool takesInbound, CancellationTokenSource cancellation)
     {
+        TakesInbound = takesInbound;
         _connection = connection;
         _control = control;
         Rounds = rounds;
@@ -35,6 +37,12 @@ internal sealed class ReceiverLink : IAsyncDisposable
 
     /// <summary>The clock's timestamp at which the receiver was last heard.</summary>
     public long LastHeard => _connection.LastHeard;
+
+    /// <summary>Whether the receiver takes copies of the frames that the guest was given.</summary>
+    public bool TakesInbound { get; }
+
+    /// <summary>The connection, for what travels beside rounds.</summary>
+    public FrameConnection Connection => _connection;
 
     /// <summary>Bytes sent.</summary>
     public long BytesSent => _connection.BytesSent;
@@ -74,6 +82,7 @@ internal sealed class ReceiverLink : IAsyncDisposable
                 connection,
                 control,
                 new RoundWriter(connection, pool, windowBytes, FrameEncoding.For(options.Compress, welcome.Capabilities)),
+                welcome.Capabilities.Contains(Handshake.Inbound),
                 new CancellationTokenSource());
         }
         catch (Exception e)

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using Curling.Linux.Tracking;
 using Mem = Curling.Linux.Memory.Interop;
+using Net = Curling.Linux.Network.Interop;
 using Track = Curling.Linux.Tracking.Interop;
 
 namespace Curling.Linux.Tests.Native;
@@ -55,6 +56,34 @@ public sealed class LayoutTests
         ["UFFD_FEATURE_WP_ASYNC"] = Track.UffdFeatureWpAsync,
         ["UFFDIO_REGISTER_MODE_WP"] = Track.UffdRegisterModeWp,
         ["PAGEMAP_SCAN"] = Track.PagemapScan,
+        ["O_RDWR"] = Net.ReadWrite,
+        ["AF_INET"] = Net.InternetFamily,
+        ["SOCK_DGRAM"] = Net.DatagramSocket,
+        ["SOCK_CLOEXEC"] = Net.CloseOnExec,
+        ["EFD_CLOEXEC"] = Net.EventClose,
+        ["EFD_NONBLOCK"] = Net.EventNonBlocking,
+        ["TUNSETIFF"] = Net.TunSetInterface,
+        ["IFF_TAP"] = Net.TunTap,
+        ["IFF_NO_PI"] = Net.TunNoPacketInfo,
+        ["SIOCGIFFLAGS"] = Net.GetFlags,
+        ["SIOCSIFFLAGS"] = Net.SetFlags,
+        ["SIOCGIFMTU"] = Net.GetMtu,
+        ["SIOCSIFMTU"] = Net.SetMtu,
+        ["SIOCGIFINDEX"] = Net.GetIndex,
+        ["SIOCBRADDIF"] = Net.BridgeAdd,
+        ["IFF_UP"] = (ulong)Net.InterfaceUp,
+        ["IFNAMSIZ"] = Net.NameBytes,
+        ["POLLIN"] = (ulong)Net.PollIn,
+        ["POLLOUT"] = (ulong)Net.PollOut,
+        ["EPERM"] = Net.NotPermitted,
+        ["ENOENT"] = Net.NoEntry,
+        ["EIO"] = Net.InputOutput,
+        ["EAGAIN"] = Net.Again,
+        ["EACCES"] = Net.NoAccess,
+        ["EBUSY"] = Net.Busy,
+        ["ENODEV"] = Net.NoDevice,
+        ["EINVAL"] = Net.Invalid,
+        ["ENETDOWN"] = Net.NetworkDown,
     };
 
     // Newer than the headers of the oldest distribution that is built on: checked where the headers have them.
@@ -75,6 +104,8 @@ public sealed class LayoutTests
     [SkippableFact]
     public void Structures_are_laid_out_as_the_compiler_lays_them_out()
     {
+        Check<Net.InterfaceRequest>("ifreq", new() { ["Name"] = "ifr_name", ["Value"] = "ifr_flags" });
+        Check<Net.PollEntry>("pollfd", new() { ["Descriptor"] = "fd", ["Wanted"] = "events", ["Got"] = "revents" });
         Check<Track.Registers>("user_regs_struct", null);
         Check<Track.SignalInfo>("siginfo_t", new() { ["Signal"] = "si_signo", ["Errno"] = "si_errno", ["Code"] = "si_code" });
         Check<Track.UffdioApiArgument>("uffdio_api", null);

@@ -4,14 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
+#include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -59,6 +65,14 @@ int main(void)
     SIZE(uffdio_api); PLACE(uffdio_api, api); PLACE(uffdio_api, features); PLACE(uffdio_api, ioctls);
     SIZE(uffdio_register); PLACE(uffdio_register, range.start); PLACE(uffdio_register, range.len);
     PLACE(uffdio_register, mode); PLACE(uffdio_register, ioctls);
+
+    NUMBER(O_RDWR); NUMBER(AF_INET); NUMBER(SOCK_DGRAM); NUMBER(SOCK_CLOEXEC); NUMBER(EFD_CLOEXEC); NUMBER(EFD_NONBLOCK);
+    NUMBER(TUNSETIFF); NUMBER(IFF_TAP); NUMBER(IFF_NO_PI); NUMBER(IFF_UP); NUMBER(IFNAMSIZ);
+    NUMBER(SIOCGIFFLAGS); NUMBER(SIOCSIFFLAGS); NUMBER(SIOCGIFMTU); NUMBER(SIOCSIFMTU); NUMBER(SIOCGIFINDEX); NUMBER(SIOCBRADDIF);
+    NUMBER(POLLIN); NUMBER(POLLOUT); NUMBER(EPERM); NUMBER(ENOENT); NUMBER(EIO); NUMBER(EAGAIN); NUMBER(EACCES); NUMBER(EBUSY);
+    NUMBER(ENODEV); NUMBER(EINVAL); NUMBER(ENETDOWN);
+    SIZE(ifreq); PLACE(ifreq, ifr_name); PLACE(ifreq, ifr_flags);
+    SIZE(pollfd); PLACE(pollfd, fd); PLACE(pollfd, events); PLACE(pollfd, revents);
 
     NUMBER(PAGEMAP_SCAN);
     SIZE(pm_scan_arg); PLACE(pm_scan_arg, size); PLACE(pm_scan_arg, flags); PLACE(pm_scan_arg, start); PLACE(pm_scan_arg, end);

@@ -54,6 +54,22 @@ public class GuestDefinitionReaderTests
     public void TakesTheMarkOfAnEditor() =>
         Assert.Equal("g", GuestDefinitionReader.Parse((byte[])[0xEF, 0xBB, 0xBF, .. Encoding.UTF8.GetBytes("{" + Minimal + "}")], "x", null).Name);
 
+    [Fact]
+    public void NetworksTravelWithEverythingThatWasLeftOut()
+    {
+        GuestDefinition guest = Parse("""
+            {"name":"g","memory":"64MiB","networks":[{}, {"mac":"52:54:00:AB:00:01","model":"e1000","attach":"tap:t0","standbyAttach":"none"},
+             {"attach":"bridge:br0","mtu":9000}]}
+            """);
+        Assert.Equal(NetworkDefinition.MacFor("g", 0), guest.Networks[0].Mac);
+        Assert.Equal(new NetworkDefinition(NetworkDefinition.MacFor("g", 0), "virtio-net-pci", "none", "none", 1500), guest.Networks[0]);
+        Assert.Equal(new NetworkDefinition("52:54:00:ab:00:01", "e1000", "tap:t0", "none", 1500), guest.Networks[1]);
+        Assert.Equal("bridge:br0", guest.Networks[2].StandbyAttach);
+        GuestDefinition there = GuestDefinitionReader.Parse(GuestDefinitionReader.Serialize(guest), "peer", baseDirectory: null);
+        Assert.Equal(guest, there);
+        Assert.NotEqual(guest, guest with { Networks = new NetworkList(guest.Networks.Take(2)) });
+    }
+
     [Theory]
     [InlineData("name", """{"memory":"64MiB"}""", "missing")]
     [InlineData("name", """{"name":"","memory":"64MiB"}""", "")]
@@ -96,7 +112,20 @@ public class GuestDefinitionReaderTests
     [InlineData("display.password", """{"name":"g","memory":"64MiB","display":{"type":"vnc","password":"x"}}""", "unknown")]
     [InlineData("disks", """{"name":"g","memory":"64MiB","disks":[{"id":"d"}]}""", "disks cannot be protected yet")]
     [InlineData("disks", """{"name":"g","memory":"64MiB","disks":{}}""", "disks")]
-    [InlineData("networks", """{"name":"g","memory":"64MiB","networks":[1]}""", "networks cannot be protected yet")]
+    [InlineData("networks[0]", """{"name":"g","memory":"64MiB","networks":[1]}""", "not an object")]
+    [InlineData("networks", """{"name":"g","memory":"64MiB","networks":{}}""", "not a list")]
+    [InlineData("networks", """{"name":"g","memory":"64MiB","networks":[{},{},{},{},{},{},{},{},{}]}""", "at most 8")]
+    [InlineData("networks[0].mac", """{"name":"g","memory":"64MiB","networks":[{"mac":"52:54:00:12:34"}]}""", "52:54:00:12:34:56")]
+    [InlineData("networks[0].mac", """{"name":"g","memory":"64MiB","networks":[{"mac":"53:54:00:12:34:56"}]}""", "not a card's address")]
+    [InlineData("networks[0].mac", """{"name":"g","memory":"64MiB","networks":[{"mac":"52:54:00:12:34:56,x=y"}]}""", "not a card's address")]
+    [InlineData("networks[1].mac", """{"name":"g","memory":"64MiB","networks":[{"mac":"52:54:00:12:34:5a"},{"mac":"52:54:00:12:34:5A"}]}""", "another network's")]
+    [InlineData("networks[0].model", """{"name":"g","memory":"64MiB","networks":[{"model":"ne2k"}]}""", "virtio-net-pci")]
+    [InlineData("networks[0].attach", """{"name":"g","memory":"64MiB","networks":[{"attach":"br0"}]}""", "bridge:NAME")]
+    [InlineData("networks[0].attach", """{"name":"g","memory":"64MiB","networks":[{"attach":"bridge:a/b"}]}""", "bridge:NAME")]
+    [InlineData("networks[0].standbyAttach", """{"name":"g","memory":"64MiB","networks":[{"standbyAttach":"tap:a-name-too-long-"}]}""", "15 characters")]
+    [InlineData("networks[0].mtu", """{"name":"g","memory":"64MiB","networks":[{"mtu":100}]}""", "576 to 9216")]
+    [InlineData("networks[0].mtu", """{"name":"g","memory":"64MiB","networks":[{"mtu":9000,"model":"e1000"}]}""", "only virtio-net-pci")]
+    [InlineData("networks[0].vlan", """{"name":"g","memory":"64MiB","networks":[{"vlan":7}]}""", "unknown")]
     [InlineData("colour", """{"name":"g","memory":"64MiB","colour":"red"}""", "unknown")]
     [InlineData("", "[]", "not an object")]
     public void NamesTheFieldThatIsWrong(string field, string json, string says)

@@ -16,6 +16,10 @@ public class SchemaTests
     {
         Assert.Equal(GuestDefinitionReader.FieldNames.Order(), Names(Schema.GetProperty("properties")));
         Assert.Equal(GuestDefinitionReader.DisplayFieldNames.Order(), Names(Field("display").GetProperty("properties")));
+        JsonElement network = Field("networks").GetProperty("items");
+        Assert.Equal(GuestDefinitionReader.NetworkFieldNames.Order(), Names(network.GetProperty("properties")));
+        Assert.Equal(NetworkDefinition.Models, network.GetProperty("properties").GetProperty("model").GetProperty("enum").EnumerateArray().Select(e => e.GetString()));
+        Assert.False(network.GetProperty("additionalProperties").GetBoolean());
         Assert.False(Schema.GetProperty("additionalProperties").GetBoolean());
         Assert.False(Field("display").GetProperty("additionalProperties").GetBoolean());
     }

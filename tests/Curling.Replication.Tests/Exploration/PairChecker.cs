@@ -121,6 +121,8 @@ internal sealed class PairChecker(PairWorld world)
             $"the guest goes on from round {session?.PromotedFrom}, output up to round {_released} had left");
     }
 
+    private bool _holds;
+
     private void Check(SenderOutput output)
     {
         Rule(!_senderEnded, Rules.Silence, $"the sender says \"{Words.Of(output)}\" after its end");
@@ -131,6 +133,10 @@ internal sealed class PairChecker(PairWorld world)
                 break;
             case SenderOutput.CaptureRound capture:
                 CheckCapture(capture.Begin, capture.Final);
+                Rule(_holds, Rules.OutputCommit, "a round is captured for a receiver, and output after it would not be held");
+                break;
+            case SenderOutput.HoldOutput:
+                _holds = true;
                 break;
             case SenderOutput.ReleaseOutput release:
                 Rule(_completeSaid.Contains(release.Round), Rules.OutputCommit, $"round {release.Round} is not whole at the receiver");
@@ -138,6 +144,8 @@ internal sealed class PairChecker(PairWorld world)
                 _released = release.Round;
                 break;
             case SenderOutput.ReleaseAllOutput:
+                _holds = false;
+
                 // On a new connection only what a last round of the old one left behind may go.
                 Rule(!_linkUp || (_finalRound != 0 && _firstOfLink), Rules.OutputCommit, "all output is released while the link stands");
                 break;

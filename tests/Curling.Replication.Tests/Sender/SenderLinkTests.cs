@@ -25,7 +25,7 @@ public sealed class SenderLinkTests
         Assert.Equal("connect", story.After(100));
 
         // One capture at a time: the new connection's first round waits for the old capture to end.
-        Assert.Equal("state Base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 3, state Base", story.Happens(new SenderInput.Ready()));
         Assert.Equal("", story.After(1_000));
         Assert.Equal("capture 3 base", story.Happens(new SenderInput.CaptureFailed(2, "the connection was lost")));
         Assert.Equal("", story.Happens(new SenderInput.Captured(3)));
@@ -41,7 +41,7 @@ public sealed class SenderLinkTests
         story.Happens(new SenderInput.LinkLost("cut"));
         Assert.Equal("", story.Happens(new SenderInput.Captured(2)));
         Assert.Equal("connect", story.After(100));
-        Assert.Equal("state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 3, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
         Assert.Equal("close, release all, state Unprotected", story.Happens(new SenderInput.Completed(2)));
     }
 
@@ -55,7 +55,7 @@ public sealed class SenderLinkTests
         Assert.Equal("", story.Happens(new SenderInput.Committed(1)));
         Assert.Equal(SenderState.Unprotected, story.Machine.State);
         story.After(100);
-        Assert.Equal("state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 2, state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]
@@ -65,7 +65,7 @@ public sealed class SenderLinkTests
         Assert.Equal("close, release all, state Unprotected", story.Happens(new SenderInput.LinkLost("cut")));
         Assert.Equal("", story.Happens(new SenderInput.LinkLost("told twice")));
         Assert.Equal("connect", story.After(100));
-        Assert.Equal("state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 2, state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]
@@ -84,7 +84,7 @@ public sealed class SenderLinkTests
         Assert.Equal(
             "close, release all, state Unprotected", story.Happens(new SenderInput.CaptureFailed(2, "QEMU said no")));
         Assert.Equal("connect", story.After(100));
-        Assert.Equal("state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 3, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]

@@ -51,7 +51,7 @@ public sealed class SenderPipeliningTests
         SenderStory story = SenderStory.InProtection(inFlight: 1);
         story.After(10);
         story.Happens(new SenderInput.Captured(2));
-        Assert.Equal("state Base, capture 3 base", story.Reconnects());
+        Assert.Equal("hold from 3, state Base, capture 3 base", story.Reconnects());
         story.Happens(new SenderInput.Captured(3));
         Assert.Equal("", story.After(1_000));
     }

@@ -13,7 +13,7 @@ public sealed class SenderStartTests
         Assert.Equal("", story.After(5_000));
         Assert.Equal("connect", story.Happens(new SenderInput.GuestStarted()));
         Assert.Equal(SenderState.Starting, story.Machine.State);
-        Assert.Equal("state Base, capture 1 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 1, state Base, capture 1 base", story.Happens(new SenderInput.Ready()));
         Assert.Equal("", story.Happens(new SenderInput.Captured(1)));
         Assert.Equal("release 1", story.Happens(new SenderInput.Completed(1)));
         Assert.Equal(SenderState.Base, story.Machine.State);
@@ -112,7 +112,7 @@ public sealed class SenderStartTests
         Assert.Equal("connect", story.After(100));
         Assert.Equal("close", story.Happens(new SenderInput.Refused(code, "still no")));
         Assert.Equal("connect", story.After(200));
-        Assert.Equal("state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 2, state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Theory]

@@ -8,8 +8,13 @@ internal sealed class SenderStory
     private readonly List<SenderOutput> _said = [];
 
     public SenderStory(bool incremental = true, int inFlight = 2)
+        : this(new SenderSettings(incremental, inFlight, Ms(100), Ms(1000)), Ms(10))
     {
-        Machine = new SenderMachine(new SenderSettings(incremental, inFlight, Ms(100), Ms(1000))) { Interval = Ms(10) };
+    }
+
+    public SenderStory(SenderSettings settings, TimeSpan interval)
+    {
+        Machine = new SenderMachine(settings) { Interval = interval };
     }
 
     public SenderMachine Machine { get; }

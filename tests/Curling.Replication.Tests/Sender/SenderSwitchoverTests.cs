@@ -56,7 +56,7 @@ public sealed class SenderSwitchoverTests
             "resume guest, close, release all, state Unprotected",
             story.Happens(new SenderInput.CaptureFailed(2, "QEMU said no")));
         story.After(100);
-        Assert.Equal("state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("hold from 3, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
         story.Round(3);
         Assert.Equal("capture 4 on 3", story.After(10));
     }
@@ -112,7 +112,7 @@ public sealed class SenderSwitchoverTests
 
         // Nothing else would let it go before the whole first round of the new connection is complete.
         Assert.Equal(
-            "release all, resume guest, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+            "release all, hold from 3, resume guest, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]
@@ -136,8 +136,8 @@ public sealed class SenderSwitchoverTests
         story.Happens(new SenderInput.Switchover());
         story.Happens(new SenderInput.LinkLost("cut"));
         story.After(100);
-        Assert.Equal("state Base", story.Happens(new SenderInput.Ready()));
-        Assert.Equal("release all, resume guest, capture 3 base", story.Happens(new SenderInput.Captured(2)));
+        Assert.Equal("hold from 3, state Base", story.Happens(new SenderInput.Ready()));
+        Assert.Equal("release all, hold from 3, resume guest, capture 3 base", story.Happens(new SenderInput.Captured(2)));
     }
 
     [Fact]

@@ -40,6 +40,12 @@ public sealed class Lab : IAsyncDisposable
     /// <summary>The daemons' memory filesystem.</summary>
     public string Memory { get; set; }
 
+    /// <summary>The network namespace that receivers are started in, or null.</summary>
+    public string? ReceiverNamespace { get; set; }
+
+    /// <summary>The network namespace that senders are started in, or null.</summary>
+    public string? SenderNamespace { get; set; }
+
     /// <summary>The QEMU that the daemons run.</summary>
     public string Qemu { get; set; }
 
@@ -152,11 +158,13 @@ public sealed class Lab : IAsyncDisposable
     {
         // The benchmark runs the programs that eng/install makes, native as users have them; tests run those of their own build.
         string programs = Environment.GetEnvironmentVariable("CURLING_PROGRAMS") is { Length: > 0 } path ? path : AppContext.BaseDirectory;
-        ProcessStartInfo start = new(Path.Combine(programs, program))
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
+
+        // ip becomes the program: the process keeps its number.
+        string file = Path.Combine(programs, program);
+        string? place = program == "curling-recv" ? ReceiverNamespace : SenderNamespace;
+        ProcessStartInfo start = place is null ? new(file) : new("ip", ["netns", "exec", place, file]);
+        start.RedirectStandardOutput = true;
+        start.RedirectStandardError = true;
         foreach (string argument in arguments)
         {
             start.ArgumentList.Add(argument);

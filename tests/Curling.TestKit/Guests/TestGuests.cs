@@ -48,6 +48,18 @@ public static class TestGuests
             + $" \"append\": \"console=ttyS0 quiet counter.ws=8 counter.rate=500\"{more}");
     }
 
+    /// <summary>
+    /// Writes the definition of the Linux guest with a network card on the hosts' bridges and its services on; skips the test
+    /// loudly when it is not there.
+    /// </summary>
+    public static string WriteNetworked(string directory, string name, string address, string card = "\"attach\": \"bridge:br0\"")
+    {
+        string path = WriteLinux(directory, name, $", \"networks\": [ {{ {card} }} ]");
+        string text = File.ReadAllText(path);
+        File.WriteAllText(path, text.Replace("counter.ws=8 counter.rate=500", $"counter.ws=8 counter.rate=500 curling.ip={address}/24"));
+        return path;
+    }
+
     private static string Write(string directory, string name, string fields)
     {
         string path = Path.Combine(directory, name + ".json");

@@ -1,0 +1,536 @@
+using System.Buffers.Binary;
+using System.Diagnostics;
+using System.Net.Sockets;
+using Curling.Hosting.Time;
+using Curling.Linux.Network;
+using Curling.Qemu.Guests;
+using Curling.Replication.Output;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Hosting.Network;
+
+/// <summary>What becomes of frames that come from the host.</summary>
+internal enum InboundMode
+{
+    /// <summary>They are read and dropped: the guest does not run here.</summary>
+    Drop = 1,
+
+    /// <summary>They wait in the device: the guest is about to run here.</summary>
+    Wait = 2,
+
+    /// <summary>They are passed on at once.</summary>
+    Pass = 3,
+}
+
+/// <summary>
+/// One network card's cable: QEMU's end is a Unix socket on which each frame has its length before it, the host's end is a tap
+/// device. Frames for the guest are passed on at once, frames of the guest when the gate lets them.
+/// </summary>
+/// <remarks>
+/// Two threads of its own, one for each direction, that wait for nothing but their descriptors; a full ring is the guest's
+/// back-pressure: nothing is read from QEMU until something has left. Frames are neither copied nor allocated one by one.
+/// </remarks>
+internal sealed partial class NetworkPort : IDisposable
+{
+    private const int PrefixBytes = 4;
+    private const int BatchFrames = 64;
+    private const int MaxHeldFrames = 1 << 15;
+
+    // An Ethernet header, with a VLAN tag.
+    private const int HeaderBytes = 18;
+    private static readonly TimeSpan Reopen = TimeSpan.FromSeconds(1);
+    private readonly int _index;
+    private readonly NetworkDefinition _network;
+    private readonly string _attach;
+    private readonly OutputGate _gate;
+    private readonly INetworkEvents _events;
+    private readonly ILogger _log;
+    private readonly string _guest;
+    private readonly string _path;
+    private readonly Socket _listener;
+    private readonly FrameRing _ring;
+    private readonly byte[] _batch;
+    private readonly Readiness _outbound = new();
+    private readonly Readiness _inbound = new();
+    private readonly Lock _tapLock = new();
+    private readonly Thread[] _threads;
+    private TapDevice? _tap;
+    private Socket? _qemu;
+    private ReplayedFrames? _replay;
+    private volatile InboundMode _mode;
+    private volatile bool _mayLeave;
+    private volatile bool _stopping;
+    private bool _full;
+    private long _heldFrames;
+    private long _heldBytes;
+    private long _misfits;
+    private long _released;
+    private long _releasedBytes;
+    private long _noCable;
+    private long _passed;
+    private long _passedBytes;
+
+    /// <summary>Opens the host's end and waits for QEMU's.</summary>
+    /// <exception cref="TapException">The host's end cannot be made.</exception>
+    public NetworkPort(
+        int index, NetworkDefinition network, string attach, string path, long heldBytes, OutputGate gate, INetworkEvents events, bool active,
+        string guest, ILogger log)
+    {
+        _index = index;
+        _network = network;
+        _attach = attach;
+        _gate = gate;
+        _events = events;
+        _log = log;
+        _guest = guest;
+        _path = path;
+        _mode = active ? InboundMode.Pass : InboundMode.Drop;
+        _mayLeave = active;
+        _ring = new FrameRing((int)Math.Clamp(heldBytes, 1 << 20, 1 << 30), MaxHeldFrames, network.Mtu + HeaderBytes);
+        _batch = GC.AllocateUninitializedArray<byte>(BatchFrames * (PrefixBytes + network.Mtu + HeaderBytes), pinned: true);
+        _tap = OpenTap();
+        try
+        {
+            File.Delete(path);
+            _listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            _listener.Bind(new UnixDomainSocketEndPoint(path));
+            _listener.Listen(1);
+            _listener.Blocking = false;
+        }
+        catch
+        {
+            _tap?.Dispose();
+            throw;
+        }
+
+        _threads = [Start(RunOutbound, "net-out"), Start(RunInbound, "net-in")];
+    }
+
+    /// <summary>How long frames were held, in microseconds.</summary>
+    public Percentiles HeldMicros { get; } = new();
+
+    /// <summary>Whether QEMU's end is there.</summary>
+    public bool IsConnected => Volatile.Read(ref _qemu) is not null;
+
+    /// <summary>The numbers of this port.</summary>
+    public PortCounters Counters => new(
+        _network.Mac,
+        _attach,
+        _tap?.Name,
+        Volatile.Read(ref _heldFrames),
+        Volatile.Read(ref _heldBytes),
+        Volatile.Read(ref _released),
+        Volatile.Read(ref _releasedBytes),
+        Volatile.Read(ref _misfits),
+        Volatile.Read(ref _noCable),
+        Volatile.Read(ref _passed),
+        Volatile.Read(ref _passedBytes),
+        _tap?.HostDropped() ?? 0);
+
+    /// <summary>Looks at the gate again.</summary>
+    public void Wake() => _outbound.Wake();
+
+    /// <summary>From here on frames of the guest may leave, as the gate says; frames for it wait in the device.</summary>
+    public void Open()
+    {
+        _mode = InboundMode.Wait;
+        _mayLeave = true;
+        _outbound.Wake();
+        _inbound.Wake();
+        Announce();
+    }
+
+    /// <summary>The guest runs here: it gets what was meant for it, then what comes.</summary>
+    public void Pass(ReplayedFrames? replay)
+    {
+        _replay = replay;
+        _mode = InboundMode.Pass;
+        _inbound.Wake();
+        Announce();
+    }
+
+    /// <summary>Tells the host's network where the guest's address is now: a reverse ARP request, as QEMU itself sends.</summary>
+    public void Announce()
+    {
+        byte[] frame = new byte[60];
+        byte[] mac = _network.MacBytes();
+        frame.AsSpan(0, 6).Fill(0xFF);
+        mac.CopyTo(frame, 6);
+        ReadOnlySpan<byte> head = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+        head.CopyTo(frame.AsSpan(12));
+        mac.CopyTo(frame, 22);
+        mac.CopyTo(frame, 32);
+        lock (_tapLock)
+        {
+            try
+            {
+                _tap?.Write(frame);
+            }
+            catch (TapException)
+            {
+                // The thread that reads from it notices, and tells.
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _stopping = true;
+        _outbound.Wake();
+        _inbound.Wake();
+        foreach (Thread thread in _threads)
+        {
+            thread.Join();
+        }
+
+        _qemu?.Dispose();
+        _listener.Dispose();
+        _tap?.Dispose();
+        _outbound.Dispose();
+        _inbound.Dispose();
+        File.Delete(_path);
+    }
+
+    private static Thread Start(Action run, string name)
+    {
+        Thread thread = new(() => run()) { IsBackground = true, Name = name };
+        thread.Start();
+        return thread;
+    }
+
+    private TapDevice? OpenTap() => _attach.Split(':') switch
+    {
+        ["tap", { } name] => TapDevice.Open(name, _network.Mtu, bridge: null),
+        ["bridge", { } bridge] => TapDevice.Open("curling%d", _network.Mtu, bridge),
+        _ => null,
+    };
+
+    private void RunOutbound()
+    {
+        while (!_stopping)
+        {
+            if (_qemu is not { } qemu)
+            {
+                Accept();
+                continue;
+            }
+
+            if (_mayLeave)
+            {
+                Release();
+            }
+
+            try
+            {
+                Receive(qemu);
+            }
+            catch (InvalidDataException e)
+            {
+                Log.Broken(_log, _guest, _network.Mac, e.Message);
+                Disconnect(qemu);
+            }
+        }
+    }
+
+    private void Accept()
+    {
+        if (_listener.Poll(TimeSpan.Zero, SelectMode.SelectRead))
+        {
+            try
+            {
+                Socket qemu = _listener.Accept();
+                qemu.Blocking = false;
+                qemu.SendBufferSize = 1 << 20;
+                Volatile.Write(ref _qemu, qemu);
+                _inbound.Wake();
+            }
+            catch (SocketException)
+            {
+                // Gone again before it was accepted.
+            }
+        }
+        else
+        {
+            _outbound.Wait(_listener.SafeHandle, null, 1000);
+        }
+    }
+
+    private void Disconnect(Socket qemu)
+    {
+        _ring.ForgetPart();
+        Volatile.Write(ref _qemu, null);
+        qemu.Close();
+    }
+
+    private void Receive(Socket qemu)
+    {
+        // What there was no room for may have room now.
+        int frames = _ring.Take(0, Stopwatch.GetTimestamp());
+        Span<byte> room = _ring.Room();
+        bool ended = false;
+        if (!room.IsEmpty)
+        {
+            _full = false;
+            int got = qemu.Receive(room, SocketFlags.None, out SocketError error);
+            ended = got == 0 && error != SocketError.WouldBlock;
+            if (got > 0)
+            {
+                frames += _ring.Take(got, Stopwatch.GetTimestamp());
+            }
+            else if (!ended && frames == 0)
+            {
+                _outbound.Wait(qemu.SafeHandle, null, 1000);
+            }
+        }
+
+        Volatile.Write(ref _misfits, _ring.Misfits);
+        if (frames > 0)
+        {
+            Volatile.Write(ref _heldFrames, _ring.Count);
+            Volatile.Write(ref _heldBytes, _ring.Bytes);
+            if (_gate.Admit(_index, frames))
+            {
+                _events.OutputWaits();
+            }
+        }
+
+        if (ended)
+        {
+            Disconnect(qemu);
+        }
+        else if (room.IsEmpty && frames == 0)
+        {
+            if (!_full)
+            {
+                _full = true;
+                _events.OutputFull();
+            }
+
+            if (!_mayLeave || _gate.Releasable(_index) == 0)
+            {
+                _outbound.Wait(null, null, 1000);
+            }
+        }
+    }
+
+    private void Release()
+    {
+        int count = _gate.Releasable(_index);
+        if (count == 0)
+        {
+            return;
+        }
+
+        long now = Stopwatch.GetTimestamp();
+        for (int i = 0; i < count; i++)
+        {
+            ReadOnlySpan<byte> frame = _ring.First(out long stamp);
+            HeldMicros.Add((long)Stopwatch.GetElapsedTime(stamp, now).TotalMicroseconds);
+            if (Write(frame))
+            {
+                Volatile.Write(ref _released, _released + 1);
+                Volatile.Write(ref _releasedBytes, _releasedBytes + frame.Length);
+            }
+            else
+            {
+                Volatile.Write(ref _noCable, _noCable + 1);
+            }
+
+            _ring.RemoveFirst();
+        }
+
+        _gate.Release(_index, count);
+        Volatile.Write(ref _heldFrames, _ring.Count);
+        Volatile.Write(ref _heldBytes, _ring.Bytes);
+    }
+
+    private bool Write(ReadOnlySpan<byte> frame)
+    {
+        lock (_tapLock)
+        {
+            try
+            {
+                return _tap?.Write(frame) == true;
+            }
+            catch (TapException)
+            {
+                // The thread that reads from it notices, and tells.
+                return false;
+            }
+        }
+    }
+
+    private void RunInbound()
+    {
+        while (!_stopping)
+        {
+            if (_mode == InboundMode.Wait)
+            {
+                _inbound.Wait(null, null, 1000);
+                continue;
+            }
+
+            try
+            {
+                if (_mode == InboundMode.Pass && Interlocked.Exchange(ref _replay, null) is { } replay)
+                {
+                    Replay(replay);
+                }
+
+                if (_tap is not { } tap)
+                {
+                    _inbound.Wait(null, null, 1000);
+                    continue;
+                }
+
+                int bytes = ReadBatch(tap, out int frames);
+                if (bytes == 0)
+                {
+                    _inbound.Wait(tap.Handle, null, 1000);
+                }
+                else if (_mode == InboundMode.Pass && Send(_batch.AsSpan(0, bytes)))
+                {
+                    Volatile.Write(ref _passed, _passed + frames);
+                    Volatile.Write(ref _passedBytes, _passedBytes + bytes - (frames * PrefixBytes));
+                    _events.Passed(_index, _batch.AsSpan(0, bytes));
+                }
+            }
+            catch (TapException e)
+            {
+                Log.TapGone(_log, _guest, _network.Mac, e.Message);
+                ReplaceTap();
+            }
+        }
+    }
+
+    private int ReadBatch(TapDevice tap, out int frames)
+    {
+        int room = PrefixBytes + _network.Mtu + HeaderBytes;
+        int at = 0;
+        frames = 0;
+        while (frames < BatchFrames)
+        {
+            int got = tap.Read(_batch.AsSpan(at + PrefixBytes, room - PrefixBytes));
+            if (got == 0)
+            {
+                break;
+            }
+
+            BinaryPrimitives.WriteUInt32BigEndian(_batch.AsSpan(at), (uint)got);
+            at += PrefixBytes + got;
+            frames++;
+        }
+
+        return at;
+    }
+
+    private void Replay(ReplayedFrames replay)
+    {
+        IReadOnlyList<ReadOnlyMemory<byte>> frames = replay.Of(_index);
+        foreach (ReadOnlyMemory<byte> frame in frames)
+        {
+            if (!Send(frame.Span))
+            {
+                return;
+            }
+        }
+
+        if (frames.Count > 0)
+        {
+            Log.Replayed(_log, _guest, _network.Mac, frames.Count);
+        }
+    }
+
+    /// <summary>Hands frames to QEMU; waits while it does not read, as a wire would not.</summary>
+    private bool Send(ReadOnlySpan<byte> batch)
+    {
+        while (!batch.IsEmpty && !_stopping)
+        {
+            if (Volatile.Read(ref _qemu) is not { } qemu)
+            {
+                return false;
+            }
+
+            try
+            {
+                int sent = qemu.Send(batch, SocketFlags.None, out SocketError error);
+                if (error == SocketError.WouldBlock)
+                {
+                    _inbound.Wait(null, qemu.SafeHandle, 1000);
+                    continue;
+                }
+
+                if (error != SocketError.Success)
+                {
+                    return false;
+                }
+
+                batch = batch[sent..];
+            }
+            catch (ObjectDisposedException)
+            {
+                return false;
+            }
+        }
+
+        return batch.IsEmpty;
+    }
+
+    private void ReplaceTap()
+    {
+        lock (_tapLock)
+        {
+            _tap?.Dispose();
+            _tap = null;
+        }
+
+        string? told = null;
+        while (!_stopping)
+        {
+            _inbound.Wait(null, null, (int)Reopen.TotalMilliseconds);
+            try
+            {
+                TapDevice? tap = OpenTap();
+                lock (_tapLock)
+                {
+                    _tap = tap;
+                }
+
+                Log.TapBack(_log, _guest, _network.Mac, tap?.Name ?? "none");
+                return;
+            }
+            catch (TapException e)
+            {
+                if (told != e.Message)
+                {
+                    told = e.Message;
+                    Log.TapStillGone(_log, _guest, _network.Mac, e.Message);
+                }
+            }
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventName = "NetworkBroken", Level = LogLevel.Error,
+            Message = "{Guest}: QEMU's stream of the network {Mac} breaks its own rules: {Reason}. The guest runs on without this network; restart"
+                + " the guest when it suits, and report this with QEMU's version")]
+        public static partial void Broken(ILogger log, string guest, string mac, string reason);
+
+        [LoggerMessage(EventName = "TapGone", Level = LogLevel.Error,
+            Message = "{Guest}: network {Mac}: {Reason}. The guest runs on and its cable is out; a new device is tried every second")]
+        public static partial void TapGone(ILogger log, string guest, string mac, string reason);
+
+        [LoggerMessage(EventName = "TapStillGone", Level = LogLevel.Warning,
+            Message = "{Guest}: network {Mac}: {Reason}. Trying again every second; mend the host's network")]
+        public static partial void TapStillGone(ILogger log, string guest, string mac, string reason);
+
+        [LoggerMessage(EventName = "TapBack", Level = LogLevel.Information, Message = "{Guest}: network {Mac} has a cable again: {Tap}")]
+        public static partial void TapBack(ILogger log, string guest, string mac, string tap);
+
+        [LoggerMessage(EventName = "InboundReplayed", Level = LogLevel.Information,
+            Message = "{Guest}: network {Mac}: {Frames} frames that had reached the primary after the committed cut were given to the guest")]
+        public static partial void Replayed(ILogger log, string guest, string mac, int frames);
+    }
+}

@@ -1,0 +1,214 @@
+using System.Globalization;
+using System.Net.Sockets;
+using Curling.TestKit.Daemons;
+using Curling.TestKit.Guests;
+using Curling.TestKit.Network;
+using Xunit.Abstractions;
+
+namespace Curling.EndToEnd.Tests;
+
+/// <summary>
+/// What clients of a guest see when its host dies: two hosts and a client, each in a network namespace, real Linux guests, real
+/// connections.
+/// </summary>
+/// <remarks><c>CURLING_KILLS</c> sets the kills of each case; the default keeps the whole run short.</remarks>
+public sealed class NetworkTests(ITestOutputHelper output)
+{
+    private const string Guest = "10.77.0.10";
+
+    private static int Kills(int standard) => int.TryParse(
+        Environment.GetEnvironmentVariable("CURLING_KILLS"), CultureInfo.InvariantCulture, out int kills) ? kills : standard;
+
+    [SkippableTheory]
+    [InlineData("7.2", "incremental")]
+    [InlineData("10.0", "incremental")]
+    [InlineData("7.2", "full")]
+    public async Task Connection_goes_on_when_the_primary_is_killed(string qemu, string rounds)
+    {
+        Random random = new(qemu.Length + rounds.Length);
+        List<double> waits = [];
+        for (int i = 0; i < Kills(1); i++)
+        {
+            using NetworkLab hosts = new();
+            await using Lab lab = new(output, TestGuests.Qemu(qemu));
+            (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web", "--rounds", rounds);
+            using CancellationTokenSource limit = new(Daemon.Limit);
+            using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+            await client.UntilAnsweredAsync(100);
+            await Task.Delay(random.Next(0, 150));
+            client.ForgetWaits();
+            sender.Kill();
+            await receiver.UntilPromotedAsync("web");
+            await client.UntilAnsweredAsync(100);
+            await client.StopAsync();
+            waits.Add(client.LongestWait.TotalMilliseconds);
+            await lab.ClearAwayAsync();
+        }
+
+        waits.Sort();
+        output.WriteLine($"net.failover.longest_wait_ms p50 {waits[waits.Count / 2]:F0}, max {waits[^1]:F0} over {waits.Count} kills");
+    }
+
+    [SkippableFact]
+    public async Task Connection_goes_on_when_inbound_frames_are_not_replayed()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web", "--no-replay-inbound");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 1);
+        await client.UntilAnsweredAsync(50);
+        Assert.Equal(0, (await sender.StatusAsync()).Output!.InboundCopiedFrames);
+        sender.Kill();
+        await receiver.UntilPromotedAsync("web");
+        await client.UntilAnsweredAsync(50);
+        await client.StopAsync();
+        Assert.DoesNotContain(receiver.Log, l => l.Contains("were given to the guest"));
+        await lab.ClearAwayAsync();
+    }
+
+    [SkippableFact]
+    public async Task Guest_never_contradicts_what_it_said()
+    {
+        for (int i = 0; i < Kills(2); i++)
+        {
+            using NetworkLab hosts = new();
+            await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+            (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web");
+            Assert.Null(await AskAcrossFailoverAsync(hosts, receiver, sender));
+            await lab.ClearAwayAsync();
+        }
+    }
+
+    /// <summary>The test above can fail: without output commit the guest is caught lying.</summary>
+    [SkippableFact]
+    public async Task Guest_whose_output_leaves_early_contradicts_itself()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver receiver, Sender sender) = await ProtectAsync(
+            lab, hosts, "web", "--unsafe-release-output-early", "--sync", "periodic", "--interval", "500ms");
+        string? lie = await AskAcrossFailoverAsync(hosts, receiver, sender);
+        output.WriteLine(lie ?? "");
+        Assert.NotNull(lie);
+        await lab.ClearAwayAsync();
+    }
+
+    [SkippableFact]
+    public async Task Output_leaves_when_the_receiver_is_lost_and_is_held_again_when_it_is_back()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = $"tcp:{NetworkLab.StandbyAddress}:7711";
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web", ["--listen", endpoint], []);
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        await client.UntilAnsweredAsync(100);
+        receiver.Kill();
+        await sender.UntilLogAsync("leaves at once from now on");
+        Assert.False((await sender.StatusAsync()).Output!.Held);
+        await client.UntilAnsweredAsync(100);
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        await next.DiscardAsync("web");
+        await sender.UntilAsync(s => s is { State: "protected", Output.Held: true }, "output is held again");
+        await client.UntilAnsweredAsync(100);
+        await client.StopAsync();
+        Assert.False(sender.HasExited);
+    }
+
+    [SkippableFact]
+    public async Task Switchover_loses_nothing()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        await client.UntilAnsweredAsync(100);
+        Assert.True((await sender.SwitchoverAsync()).Ok);
+        await receiver.UntilPromotedAsync("web");
+        await client.UntilAnsweredAsync(100);
+        await client.StopAsync();
+        var ports = (await receiver.SessionAsync("web"))!.Network!.Networks;
+        Assert.True(ports[0].ReleasedFrames > 0 && ports[0].PassedFrames > 0, $"{ports[0]}");
+    }
+
+    [SkippableFact]
+    public async Task Guest_runs_on_when_its_tap_device_vanishes_and_has_its_cable_back()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver _, Sender sender) = await ProtectAsync(lab, hosts, "web");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        await client.UntilAnsweredAsync(20);
+        NetworkLab.Ip("-n", hosts.Primary, "link", "del", (await sender.StatusAsync()).Output!.Networks[0].Device!);
+        await sender.UntilLogAsync("is gone");
+        await sender.UntilLogAsync("has a cable again");
+        await client.UntilAnsweredAsync(20);
+        await client.StopAsync();
+        await sender.UntilProtectedAsync();
+    }
+
+    [SkippableFact]
+    public async Task Bridge_that_is_not_there_is_told()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        lab.SenderNamespace = hosts.Primary;
+        lab.ReceiverNamespace = hosts.Standby;
+        Receiver receiver = await lab.StartReceiverAsync("--listen", $"tcp:{NetworkLab.StandbyAddress}:7711");
+        Sender here = lab.StartSender(
+            receiver.Endpoint, TestGuests.WriteNetworked(lab.Directory, "here", Guest, "\"attach\": \"bridge:nowhere\""));
+        Assert.Equal(1, await here.ExitAsync());
+        await here.UntilLogAsync("there is no bridge nowhere on this host");
+        Sender there = lab.StartSender(
+            receiver.Endpoint, TestGuests.WriteNetworked(lab.Directory, "there", Guest, "\"attach\": \"bridge:br0\", \"standbyAttach\": \"bridge:nowhere\""));
+        Assert.Equal(1, await there.ExitAsync());
+        await there.UntilLogAsync("there is no bridge nowhere on this host");
+    }
+
+    [SkippableFact]
+    public async Task Idle_guest_costs_few_rounds_and_a_request_waits_for_one_of_its_own()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver _, Sender sender) = await ProtectAsync(lab, hosts, "web", "--max-interval", "20s");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 1);
+        await client.UntilAnsweredAsync(10);
+        long before = (await sender.StatusAsync()).CommittedRound;
+        await client.UntilAnsweredAsync(10);
+        await client.StopAsync();
+        await sender.UntilAsync(s => s.CommittedRound > before, "requests made rounds");
+        await sender.UntilAsync(s => s.RoundsPerSecond == 0, "nothing asks for rounds any more");
+    }
+
+    private static async Task<string?> AskAcrossFailoverAsync(NetworkLab hosts, Receiver receiver, Sender sender)
+    {
+        using CounterClient client = new(hosts.UdpSocket(), Guest);
+        await client.UntilAnsweredAsync(50);
+        sender.Kill();
+        await receiver.UntilPromotedAsync("web");
+        await client.UntilAnsweredAsync(50);
+        await client.StopAsync();
+        return client.Lie;
+    }
+
+    private static Task<(Receiver Receiver, Sender Sender)> ProtectAsync(Lab lab, NetworkLab hosts, string name, params string[] sender) =>
+        ProtectAsync(lab, hosts, name, [], sender);
+
+    private static async Task<(Receiver Receiver, Sender Sender)> ProtectAsync(
+        Lab lab, NetworkLab hosts, string name, string[] receiver, string[] sender)
+    {
+        lab.SenderNamespace = hosts.Primary;
+        lab.ReceiverNamespace = hosts.Standby;
+        Receiver standby = await lab.StartReceiverAsync(
+            receiver.Length > 0 ? receiver : ["--listen", $"tcp:{NetworkLab.StandbyAddress}:0"]);
+        Sender primary = lab.StartSender(standby.Endpoint, TestGuests.WriteNetworked(lab.Directory, name, Guest), sender);
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        await primary.UntilProtectedAsync();
+        using Socket first = await hosts.ConnectAsync(Guest, 7, limit.Token);
+        return (standby, primary);
+    }
+}

@@ -1,0 +1,112 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+
+namespace Curling.TestKit.Network;
+
+/// <summary>
+/// The lie detector: asks a counter in the guest's memory again and again, with datagrams, so that no connection hides what the
+/// guest says. A value that is not above all earlier ones contradicts what was said before.
+/// </summary>
+/// <remarks>Owns its socket.</remarks>
+public sealed class CounterClient : IDisposable
+{
+    private readonly Socket _socket;
+    private readonly EndPoint _service;
+    private readonly CancellationTokenSource _stop = new();
+    private readonly Task _work;
+    private long _answers;
+    private string? _lie;
+
+    /// <summary>Begins to ask.</summary>
+    public CounterClient(Socket socket, string address)
+    {
+        _socket = socket;
+        _service = new IPEndPoint(IPAddress.Parse(address), 1000);
+        _work = Task.Run(RunAsync);
+    }
+
+    /// <summary>Answers so far.</summary>
+    public long Answers => Volatile.Read(ref _answers);
+
+    /// <summary>The first contradiction, or null.</summary>
+    public string? Lie => Volatile.Read(ref _lie);
+
+    /// <summary>Waits until so many more answers came.</summary>
+    public async Task UntilAnsweredAsync(long more)
+    {
+        long wanted = Answers + more;
+        long start = Stopwatch.GetTimestamp();
+        while (Answers < wanted)
+        {
+            if (Stopwatch.GetElapsedTime(start) > TimeSpan.FromSeconds(30))
+            {
+                throw new TimeoutException($"the counter does not answer; {Answers} answers so far");
+            }
+
+            await Task.Delay(5);
+        }
+    }
+
+    /// <summary>Stops asking.</summary>
+    public async Task StopAsync()
+    {
+        await _stop.CancelAsync();
+        await _work;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _stop.Cancel();
+        _socket.Dispose();
+    }
+
+    private async Task RunAsync()
+    {
+        byte[] got = new byte[256];
+        long highest = 0;
+        try
+        {
+            for (long question = 0; !_stop.IsCancellationRequested; question++)
+            {
+                string text = string.Create(CultureInfo.InvariantCulture, $"q{question}");
+                await _socket.SendToAsync(Encoding.ASCII.GetBytes(text), _service, _stop.Token);
+                using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
+                patience.CancelAfter(TimeSpan.FromMilliseconds(200));
+                try
+                {
+                    while (true)
+                    {
+                        int length = (await _socket.ReceiveFromAsync(got, _service, patience.Token)).ReceivedBytes;
+                        string[] answer = Encoding.ASCII.GetString(got, 0, length).Split(' ');
+                        long value = long.Parse(answer[0], CultureInfo.InvariantCulture);
+
+                        // A datagram may come twice; the same answer twice is no contradiction, another question's value is.
+                        if (value < highest || (value == highest && answer[1] == text))
+                        {
+                            Interlocked.CompareExchange(ref _lie, $"question {question} was answered with {value} after {highest} had been said", null);
+                        }
+
+                        highest = Math.Max(highest, value);
+                        if (answer[1] == text)
+                        {
+                            Volatile.Write(ref _answers, _answers + 1);
+                            break;
+                        }
+                    }
+                }
+                catch (OperationCanceledException) when (!_stop.IsCancellationRequested)
+                {
+                    // A datagram may be lost; the next question follows.
+                }
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // Stopped.
+        }
+    }
+}
