@@ -45,6 +45,7 @@ internal sealed partial class SenderDaemon
                 networked.Network.Gate.Holds,
                 networked.Network.HeldMicros(0.5),
                 networked.Network.HeldMicros(0.99),
+                _acks.At(0.5),
                 _copy?.Frames ?? 0,
                 _copy?.Bytes ?? 0,
                 _copy?.LeftOut ?? 0,

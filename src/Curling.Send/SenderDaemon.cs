@@ -49,6 +49,10 @@ internal sealed partial class SenderDaemon : BackgroundService
     private readonly ChunkPool _pool = new(DataFrame.ChunkBytes, WindowBytes + (4L * DataFrame.ChunkBytes));
     private readonly CancellationTokenSource _work = new();
     private readonly Percentiles _pauses = new();
+    private readonly Percentiles _acks = new();
+
+    // When each round in flight was cut; more than may be in flight.
+    private readonly long[] _cuts = new long[128];
     private readonly long _start;
     private readonly string _sender = Guid.NewGuid().ToString("N");
     private readonly TaskCompletionSource<PrimaryGuest> _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -331,6 +335,7 @@ internal sealed partial class SenderDaemon : BackgroundService
             case SenderOutput.ReleaseOutput release:
                 _guest!.Network.Gate.Complete(release.Round);
                 _guest.Network.Wake();
+                _acks.Add((long)Stopwatch.GetElapsedTime(Volatile.Read(ref _cuts[release.Round % _cuts.Length])).TotalMicroseconds);
                 break;
             case SenderOutput.ReleaseAllOutput:
                 ReleaseAll();
@@ -367,6 +372,8 @@ internal sealed partial class SenderDaemon : BackgroundService
             network.Gate.Cut(round);
             _copy?.Cut(round);
         }
+
+        Volatile.Write(ref _cuts[round % _cuts.Length], Stopwatch.GetTimestamp());
     }
 
     private void ReleaseAll()

@@ -248,7 +248,7 @@ internal sealed class PairRun(string qemu, TimeSpan window)
         return ((IPEndPoint)socket.LocalEndPoint!).Port;
     }
 
-    private sealed class Silence : ITestOutputHelper
+    internal sealed class Silence : ITestOutputHelper
     {
         public void WriteLine(string message)
         {

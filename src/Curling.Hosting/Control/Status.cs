@@ -136,12 +136,13 @@ public sealed record SentStatus(
 /// <param name="Held">Whether output waits until it is safe; it does not while the guest is unprotected.</param>
 /// <param name="HeldMicrosecondsP50">How long the last frames were held, their median.</param>
 /// <param name="HeldMicrosecondsP99">The same, 99 of 100.</param>
+/// <param name="AckMicrosecondsP50">From the end of a cut until the round is known to be safe, the median.</param>
 /// <param name="InboundCopiedFrames">Frames for the guest that also went to the receiver.</param>
 /// <param name="InboundCopiedBytes">What they took of the link.</param>
 /// <param name="InboundLeftOutFrames">Frames for the guest that did not go there because the link was too slow.</param>
 /// <param name="Networks">Each network.</param>
 public sealed record OutputStatus(
-    string Sync, bool Held, long HeldMicrosecondsP50, long HeldMicrosecondsP99, long InboundCopiedFrames, long InboundCopiedBytes,
+    string Sync, bool Held, long HeldMicrosecondsP50, long HeldMicrosecondsP99, long AckMicrosecondsP50, long InboundCopiedFrames, long InboundCopiedBytes,
     long InboundLeftOutFrames, IReadOnlyList<PortCounters> Networks);
 
 /// <summary>The networks of a guest on its standby's host.</summary>

@@ -66,16 +66,16 @@ internal static unsafe partial class Interop
     [StructLayout(LayoutKind.Sequential, Size = 40)]
     internal struct InterfaceRequest
     {
-        internal fixed byte Name[NameBytes];
-        internal int Value;
+        public fixed byte Name[NameBytes];
+        public int Value;
     }
 
     /// <summary>The C library's <c>struct pollfd</c>.</summary>
     [StructLayout(LayoutKind.Sequential)]
     internal struct PollEntry
     {
-        internal int Descriptor;
-        internal short Wanted;
-        internal short Got;
+        public int Descriptor;
+        public short Wanted;
+        public short Got;
     }
 }
