@@ -72,9 +72,15 @@ internal static class SenderCommands
                 + " has a network and no --interval is given",
             "auto",
             "auto", "periodic", "output");
-        Option<Duration> minInterval = CommonOptions.Duration(
-            "--min-interval", "With --sync output: the least rest between two rounds", TimeSpan.FromMilliseconds(1), TimeSpan.Zero,
-            TimeSpan.FromSeconds(10));
+        Option<string> minInterval = new("--min-interval")
+        {
+            Description = "With --sync output: the least rest between two rounds: a time such as 5ms, or auto: as long as the guest stood still",
+            HelpName = "TIME|auto",
+            DefaultValueFactory = _ => "auto",
+        };
+        minInterval.Validators.Add(result => Check(
+            result, "--min-interval", t => t == "auto" || (Durations.TryParse(t, out TimeSpan d) && d <= TimeSpan.FromSeconds(10)),
+            "is neither a time such as 5ms nor auto"));
         Option<Duration> maxInterval = CommonOptions.Duration(
             "--max-interval", "With --sync output: the longest rest between two rounds, also when nothing waits", TimeSpan.FromMilliseconds(100),
             TimeSpan.FromMilliseconds(1), TimeSpan.FromHours(1));
@@ -143,7 +149,7 @@ internal static class SenderCommands
                     "output" => SyncChoice.Output,
                     _ => null,
                 },
-                MinInterval = parsed.GetValue(minInterval).Time,
+                MinInterval = Durations.TryParse(parsed.GetValue(minInterval)!, out TimeSpan least) ? least : null,
                 MaxInterval = parsed.GetValue(maxInterval).Time,
                 MaxHeldBytes = ByteSize.TryParse(parsed.GetValue(maxHeld)!, out long held) ? held : 16L << 20,
                 ReplayInbound = !parsed.GetValue(noReplay),

@@ -211,9 +211,9 @@ internal sealed partial class SenderDaemon : BackgroundService
         TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000)))
     {
         OutputAsksForRounds = SyncsOutput,
-        MinInterval = _options.MinInterval,
     })
     {
+        MinInterval = _options.MinInterval ?? TimeSpan.Zero,
         Interval = SyncsOutput ? _options.MaxInterval : _options.Interval ?? TimeSpan.FromMilliseconds(10),
     };
 
@@ -514,7 +514,14 @@ internal sealed partial class SenderDaemon : BackgroundService
     /// <summary>Chooses the rest before the next round so that pauses keep to their share of the guest's time.</summary>
     private void Pace(CaptureResult result)
     {
-        if (_options.Interval is null && !SyncsOutput)
+        if (SyncsOutput)
+        {
+            // The rest runs from the cut, and a timer knows whole milliseconds only: what is less is over already.
+            double since = Stopwatch.GetElapsedTime(Volatile.Read(ref _cuts[_machine.Round % _cuts.Length])).TotalMicroseconds;
+            _machine.MinInterval = _options.MinInterval
+                ?? TimeSpan.FromMilliseconds(Math.Floor(Math.Max(0, result.PauseMicroseconds - since) / 1000));
+        }
+        else if (_options.Interval is null)
         {
             double rest = result.PauseMicroseconds * ((1 / _options.MaxOverhead) - 1);
             double captured = Stopwatch.GetElapsedTime(_captureStarted).TotalMicroseconds - result.PauseMicroseconds;

@@ -52,8 +52,8 @@ internal sealed record SenderOptions(
     /// <summary>When rounds happen; null for by whether the guest has a network.</summary>
     public SyncChoice? Sync { get; init; }
 
-    /// <summary>With <see cref="SyncChoice.Output"/>: the least rest between rounds.</summary>
-    public TimeSpan MinInterval { get; init; } = TimeSpan.FromMilliseconds(1);
+    /// <summary>With <see cref="SyncChoice.Output"/>: the least rest between rounds; null for as long as the guest stood still.</summary>
+    public TimeSpan? MinInterval { get; init; }
 
     /// <summary>With <see cref="SyncChoice.Output"/>: the longest rest between rounds.</summary>
     public TimeSpan MaxInterval { get; init; } = TimeSpan.FromMilliseconds(100);

@@ -94,6 +94,59 @@ public sealed class NetworkTests(ITestOutputHelper output)
         await lab.ClearAwayAsync();
     }
 
+    /// <summary>With no word from the receiver nothing may leave, however long it takes; afterwards everything does, in order.</summary>
+    [SkippableFact]
+    public async Task Nothing_leaves_while_the_receiver_says_nothing()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver receiver, Sender sender) = await ProtectAsync(
+            lab, hosts, "web", ["--listen", $"tcp:{NetworkLab.StandbyAddress}:0", "--failure-timeout", "60s"], ["--failure-timeout", "60s"]);
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        using OrderClient order = new(hosts.UdpSocket(), Guest);
+        await client.UntilAnsweredAsync(100);
+        await order.UntilAnsweredAsync(100);
+        for (int i = 0; i < 3; i++)
+        {
+            receiver.Signal(19); // SIGSTOP
+            await sender.UntilAsync(s => s.Output!.Networks[0].HeldFrames > 0, "output waits");
+
+            // What the receiver had said before it was stopped may still be on its way.
+            await Task.Delay(100);
+            (long records, long datagrams) = (client.Answered, order.Answered);
+            long left = (await sender.StatusAsync()).Output!.Networks[0].ReleasedFrames;
+            await Task.Delay(500);
+            Assert.Equal((records, datagrams), (client.Answered, order.Answered));
+            Assert.Equal(left, (await sender.StatusAsync()).Output!.Networks[0].ReleasedFrames);
+            receiver.Signal(18); // SIGCONT
+            await client.UntilAnsweredAsync(100);
+            await order.UntilAnsweredAsync(100);
+        }
+
+        await client.StopAsync();
+        Assert.Null(order.Disorder);
+    }
+
+    [SkippableFact]
+    public async Task No_request_fails_under_load_when_the_primary_is_killed()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, hosts, "web");
+        Task<string> load = hosts.RunInClientAsync("wrk", "-t1", "-c8", "-d4s", "--latency", $"http://{Guest}/");
+        await Task.Delay(2000);
+        sender.Kill();
+        await receiver.UntilPromotedAsync("web");
+        string said = await load;
+        output.WriteLine(said);
+        Assert.Matches(@"\d+ requests in", said);
+        Assert.DoesNotContain(" 0 requests in", said);
+        Assert.DoesNotContain("Socket errors", said);
+        Assert.DoesNotContain("Non-2xx", said);
+        await lab.ClearAwayAsync();
+    }
+
     [SkippableFact]
     public async Task Output_leaves_when_the_receiver_is_lost_and_is_held_again_when_it_is_back()
     {

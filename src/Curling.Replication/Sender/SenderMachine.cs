@@ -65,6 +65,9 @@ public sealed class SenderMachine
     /// <summary>How long the guest is left alone between one cut and the next capture; the pacing sets it.</summary>
     public TimeSpan Interval { get; set; }
 
+    /// <summary>How long the guest is left alone at least, also when output waits.</summary>
+    public TimeSpan MinInterval { get; set; }
+
     /// <summary>When the machine next wants a <see cref="SenderInput.Tick"/>, or null when only an event can move it.</summary>
     public TimeSpan? NextTick => _state == SenderState.Ended ? null
         : _link == Link.Down && _guestRuns ? _connectAt
@@ -274,7 +277,7 @@ public sealed class SenderMachine
         {
             _lastCaptured = round;
             _roundAt = now + Interval;
-            _earliest = now + _settings.MinInterval;
+            _earliest = now + MinInterval;
         }
     }
 

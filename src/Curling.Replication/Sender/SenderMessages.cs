@@ -161,7 +161,4 @@ public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, Tim
 {
     /// <summary>Whether output that waits asks for a round at once, not only output that has no more room.</summary>
     public bool OutputAsksForRounds { get; init; }
-
-    /// <summary>How long the guest is left alone at least between one cut and the next capture.</summary>
-    public TimeSpan MinInterval { get; init; }
 }

@@ -76,9 +76,9 @@ public class SenderOutputTests
             new SenderSettings(true, 2, SenderStory.Ms(100), SenderStory.Ms(1000))
             {
                 OutputAsksForRounds = asks,
-                MinInterval = SenderStory.Ms(minimum),
             },
             SenderStory.Ms(1000));
+        story.Machine.MinInterval = SenderStory.Ms(minimum);
         story.Happens(new SenderInput.GuestStarted());
         story.Happens(new SenderInput.Ready());
         story.Round(1);

@@ -102,6 +102,31 @@ public sealed class NetworkLab : IDisposable
         }
     }
 
+    /// <summary>Starts a program in the client's namespace and waits for its end.</summary>
+    /// <returns>What it printed.</returns>
+    /// <exception cref="TimeoutException">It did not end.</exception>
+    public async Task<string> RunInClientAsync(string program, params string[] arguments)
+    {
+        using Process process = Process.Start(new ProcessStartInfo("ip", ["netns", "exec", Client, program, .. arguments])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        Task<string> output = process.StandardOutput.ReadToEndAsync();
+        try
+        {
+            await process.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(60));
+        }
+        catch (TimeoutException)
+        {
+            process.Kill();
+            throw;
+        }
+
+        return await output + await error;
+    }
+
     /// <summary>Runs <c>ip</c>, which must succeed.</summary>
     public static void Ip(params string[] arguments)
     {
