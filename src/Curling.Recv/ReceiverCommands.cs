@@ -42,6 +42,19 @@ internal static class ReceiverCommands
             "When a primary is lost: promote its standby at once, or hold until curling-recv promote GUEST",
             "promote",
             "promote", "hold");
+        Option<string> onSilence = CommonOptions.Word(
+            "--on-silence",
+            "The same when it is only silent, and may live behind a link that is gone (docs/failure-model.md); --on-failure hold goes first",
+            "promote",
+            "promote", "hold");
+        Option<string?> fence = new("--fence-command")
+        {
+            Description = "A shell command that makes sure the primary does not run, such as switching its power off; a promotion happens only"
+                + " when it succeeds. It finds CURLING_GUEST, CURLING_SENDER (its address), CURLING_ROUND and CURLING_REASON in its environment",
+            HelpName = "COMMAND",
+        };
+        Option<Duration> fenceTimeout = CommonOptions.Duration(
+            "--fence-timeout", "How long the fence command may take", TimeSpan.FromSeconds(30), TimeSpan.FromMilliseconds(100), TimeSpan.FromMinutes(10));
         Option<Duration> failureTimeout = CommonOptions.Duration(
             "--failure-timeout",
             "A sender that is silent for longer is lost (a closed connection is noticed at once)",
@@ -84,7 +97,7 @@ internal static class ReceiverCommands
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            listen, onFailure, failureTimeout, maxGuests, maxMemory, maxRound, display, qemu, control, logFile, logLevel,
+            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, display, qemu, control, logFile, logLevel,
         };
         root.SetAction((parsed, cancellation) => RunAsync(
             new ReceiverOptions(
@@ -96,12 +109,17 @@ internal static class ReceiverCommands
                 parsed.GetValue(maxRound).Bytes,
                 parsed.GetValue(qemu),
                 parsed.GetValue(control),
-                parsed.GetValue(display)),
+                parsed.GetValue(display))
+            {
+                OnSilence = parsed.GetValue(onSilence) == "hold" ? FailureAction.Hold : FailureAction.Promote,
+                FenceCommand = parsed.GetValue(fence),
+                FenceTimeout = parsed.GetValue(fenceTimeout).Time,
+            },
             parsed.GetValue(logFile),
             parsed.GetValue(logLevel)!,
             cancellation));
         root.Subcommands.Add(StatusCommand());
-        root.Subcommands.Add(GuestCommand("promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit));
+        root.Subcommands.Add(PromoteCommand());
         root.Subcommands.Add(GuestCommand("discard", "Give a guest's standby and its committed round up", CallLimit));
         return root;
     }
@@ -141,16 +159,31 @@ internal static class ReceiverCommands
         return command;
     }
 
-    private static Command GuestCommand(string name, string description, TimeSpan limit)
+    private static Command PromoteCommand()
+    {
+        Option<bool> unfenced = new("--without-fence")
+        {
+            Description = "Do not run the fence command: you have made sure yourself that the primary does not run",
+        };
+        return GuestCommand("promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit, unfenced, "promote-unfenced");
+    }
+
+    private static Command GuestCommand(
+        string name, string description, TimeSpan limit, Option<bool>? otherwise = null, string? otherName = null)
     {
         Argument<string> guest = new("GUEST") { Description = "The guest's name" };
         Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
         Command command = new(name, description) { guest, control };
+        if (otherwise is not null)
+        {
+            command.Options.Add(otherwise);
+        }
+
         command.SetAction(async (parsed, cancellation) =>
         {
             ControlReply reply = await ControlClient.CallAsync(
                 ControlPaths.Choose("recv", parsed.GetValue(control)),
-                new ControlRequest(name, parsed.GetValue(guest)),
+                new ControlRequest(otherwise is not null && parsed.GetValue(otherwise) ? otherName! : name, parsed.GetValue(guest)),
                 limit,
                 cancellation);
             if (!reply.Ok)

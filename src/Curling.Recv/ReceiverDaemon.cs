@@ -204,7 +204,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         {
             case "status":
                 return new ControlReply(true) { Receiver = Status() };
-            case "promote" or "discard":
+            case "promote" or "promote-unfenced" or "discard":
                 if (request.Guest is null || !_sessions.TryGetValue(request.Guest, out GuestSession? session))
                 {
                     string known = string.Join(", ", _sessions.Keys.Order());
@@ -212,9 +212,9 @@ internal sealed partial class ReceiverDaemon : BackgroundService
                         $"there is no guest {request.Guest} here; known: {(known.Length > 0 ? known : "none")}");
                 }
 
-                if (request.Command == "promote")
+                if (request.Command != "discard")
                 {
-                    return ControlReply.Success(await session.PromoteAsync(cancellation));
+                    return ControlReply.Success(await session.PromoteAsync(fence: request.Command == "promote", cancellation));
                 }
 
                 session.Discard("discarded by the operator");

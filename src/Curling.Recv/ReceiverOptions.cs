@@ -24,6 +24,15 @@ internal sealed record ReceiverOptions(
     string? Control,
     string? Vnc)
 {
+    /// <summary>What to do when a primary is silent.</summary>
+    public FailureAction OnSilence { get; init; } = FailureAction.Promote;
+
+    /// <summary>A shell command that makes sure that a primary does not run, null for none.</summary>
+    public string? FenceCommand { get; init; }
+
+    /// <summary>How long the command may take.</summary>
+    public TimeSpan FenceTimeout { get; init; } = TimeSpan.FromSeconds(30);
+
     /// <summary>Output of a promoted guest that may wait because the host does not take it, in bytes per network.</summary>
     public long MaxHeldBytes { get; init; } = 4L << 20;
 }

@@ -157,7 +157,7 @@ public sealed record StandbyNetworkStatus(
 public sealed record PauseStatus(long Last, long P50, long P99);
 
 /// <summary>What a control client asks.</summary>
-/// <param name="Command">status, promote, discard, switchover.</param>
+/// <param name="Command">status, promote, promote-unfenced, discard, switchover.</param>
 /// <param name="Guest">The guest it is about, where it is about one.</param>
 public sealed record ControlRequest(string Command, string? Guest = null);
 

@@ -80,6 +80,11 @@ internal sealed partial class Admission
 
     private static partial class Log
     {
+        [LoggerMessage(EventName = "SilencePromotes", Level = LogLevel.Warning,
+            Message = "A primary that is silent is taken over, also one that lives behind a broken link: then two hosts run the guest. To rule that"
+                + " out, start the receiver with --fence-command or --on-silence hold; see docs/failure-model.md")]
+        public static partial void SilencePromotes(ILogger log);
+
         [LoggerMessage(EventName = "SessionRestored", Level = LogLevel.Warning,
             Message = "{Guest}: found at round {Round}, committed {Seconds:0} s ago by the receiver before this one. It waits for its sender; the"
                 + " guest may have run on since. If the primary is lost, make sure that it does not run, then type: curling-recv promote"

@@ -31,6 +31,7 @@ internal sealed partial class Admission(
     public const int MaxHandshakes = 64;
 
     private const int MaxVcpus = 255;
+    private int _warned;
     private static readonly TimeSpan HelloLimit = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan FilesLimit = TimeSpan.FromMinutes(10);
 
@@ -238,7 +239,7 @@ internal sealed partial class Admission(
     {
         if (sessions.TryGetValue(guest.Name, out GuestSession? known))
         {
-            if (known.State is ReceiverState.Promoted or ReceiverState.Promoting)
+            if (known.State is ReceiverState.Promoted or ReceiverState.Promoting && !known.IsFencing)
             {
                 throw new RefusedException(
                     RefusalCode.Superseded,
@@ -275,6 +276,12 @@ internal sealed partial class Admission(
 
         GuestSession made = Make(guest, hello);
         sessions[guest.Name] = made;
+        if (options is { OnFailure: FailureAction.Promote, OnSilence: FailureAction.Promote, FenceCommand: null }
+            && Interlocked.Exchange(ref _warned, 1) == 0)
+        {
+            Log.SilencePromotes(log);
+        }
+
         return made;
     }
 

@@ -42,10 +42,8 @@ internal sealed partial class GuestSession
                 CloseLink();
                 break;
             case ReceiverOutput.Promote promote:
-                Generation++;
-                Forget();
                 Log.Promoting(_log, Guest.Name, promote.Round, promote.Reason);
-                Watch(PromoteAsync(_time.GetTimestamp()));
+                Watch(PromoteAsync(promote, _time.GetTimestamp()));
                 break;
             case ReceiverOutput.Held held:
                 Log.Held(_log, Guest.Name, held.Reason, held.Round);
@@ -214,10 +212,25 @@ internal sealed partial class GuestSession
         return shadowed;
     }
 
-    private async Task PromoteAsync(long since)
+    private async Task PromoteAsync(ReceiverOutput.Promote promote, long since)
     {
         try
         {
+            if (promote.Fence)
+            {
+                if (await Fence.RunAsync(_options, Guest.Name, _lastPeer, promote, _log, _cancellation.Token) is { } problem)
+                {
+                    _fenceProblem = problem;
+                    Post(null, new ReceiverInput.FenceFailed(problem));
+                    Interlocked.Increment(ref _failedFences);
+                    return;
+                }
+
+                Post(null, new ReceiverInput.Fenced());
+            }
+
+            Generation++;
+            Forget();
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open();
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);

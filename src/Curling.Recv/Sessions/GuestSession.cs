@@ -58,6 +58,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private IReadOnlyList<IStandbyBlock> _blocks = [];
     private Link? _link;
     private string? _reason;
+    private volatile string? _fenceProblem;
+    private volatile string? _lastPeer;
+    private int _failedFences;
     private bool _keep;
     private long _arrived;
     private long _arriving;
@@ -85,7 +88,11 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         Generation = hello.Generation;
         Blocks = hello.Blocks;
         MaxRoundBytes = restored?.File.MaxRoundBytes ?? options.MaxRoundBytes;
-        ReceiverSettings settings = new(options.OnFailure, options.FailureTimeout);
+        ReceiverSettings settings = new(options.OnFailure, options.FailureTimeout)
+        {
+            OnSilence = options.OnSilence,
+            Fences = options.FenceCommand is not null,
+        };
         if (restored is null)
         {
             _machine = new ReceiverMachine(settings);
@@ -141,6 +148,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Whether the primary is lost and the operator has to decide.</summary>
     public bool IsHeld => _machine.IsHeld;
 
+    /// <summary>Whether a promotion waits until the primary is fenced.</summary>
+    public bool IsFencing => _machine.IsFencing;
+
     /// <summary>The last committed round.</summary>
     public long CommittedRound => _machine.CommittedRound;
 
@@ -158,14 +168,17 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Takes a connection of this session's sender over; an older one is closed.</summary>
     public void Attach(Link link)
     {
+        _lastPeer = link.Peer;
         _inputs.Writer.TryWrite((link, new ReceiverInput.LinkUp()));
         RoundReader reader = new(link, this, _pool, MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)]);
         Watch(reader.RunAsync(_cancellation.Token));
     }
 
     /// <summary>The operator promotes the standby.</summary>
-    /// <exception cref="Curling.Hosting.Options.OperatorException">There is nothing to promote.</exception>
-    public async Task<string> PromoteAsync(CancellationToken cancellation)
+    /// <param name="fence">Whether the fence command, if there is one, is run before.</param>
+    /// <param name="cancellation">Ends the waiting, not the promotion.</param>
+    /// <exception cref="Curling.Hosting.Options.OperatorException">There is nothing to promote, or the primary could not be fenced.</exception>
+    public async Task<string> PromoteAsync(bool fence, CancellationToken cancellation)
     {
         if (_machine.State is ReceiverState.Promoted or ReceiverState.Promoting)
         {
@@ -177,9 +190,17 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             throw new Hosting.Options.OperatorException($"{Guest.Name} has no committed round: there is nothing to promote");
         }
 
-        Post(null, new ReceiverInput.PromoteAsked());
+        int fences = Volatile.Read(ref _failedFences);
+        Post(null, new ReceiverInput.PromoteAsked(fence));
         while (_machine.State != ReceiverState.Promoted)
         {
+            if (Volatile.Read(ref _failedFences) != fences)
+            {
+                throw new Hosting.Options.OperatorException(
+                    $"{Guest.Name} was not promoted: {_fenceProblem}; mend it, or make sure yourself that the primary does not run and type:"
+                    + $" curling-recv promote --without-fence {Guest.Name}");
+            }
+
             if (_machine.IsOver)
             {
                 throw new Hosting.Options.OperatorException($"{Guest.Name} could not be promoted: {_reason}");

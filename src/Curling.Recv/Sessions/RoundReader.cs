@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Net.Sockets;
 using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -49,7 +50,12 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         }
         catch (IOException e)
         {
-            last = new ReceiverInput.LinkLost(e.Message);
+            // Closed by the peer's kernel when its process ends; these come when nobody answers.
+            last = new ReceiverInput.LinkLost(e.Message, Silent: e.InnerException is SocketException
+            {
+                SocketErrorCode: SocketError.TimedOut or SocketError.HostUnreachable or SocketError.HostDown or SocketError.NetworkUnreachable
+                    or SocketError.NetworkDown,
+            });
         }
         catch (OperationCanceledException)
         {

@@ -34,6 +34,8 @@ public sealed class ReceiverMachine
     private long _committing;
     private bool _committingFinal;
     private string? _promoteWhenCommitted;
+    private bool _fencing;
+    private bool _fenceWaived;
     private string? _lossReason;
     private TimeSpan? _reconnectBy;
 
@@ -72,6 +74,9 @@ public sealed class ReceiverMachine
 
     /// <summary>Whether nothing more will happen.</summary>
     public bool IsOver => _state is ReceiverState.Ended or ReceiverState.Failed;
+
+    /// <summary>Whether a promotion waits until the primary is fenced.</summary>
+    public bool IsFencing => _fencing;
 
     private bool HoldsRound => CommittedRound != 0 || _committing != 0 || _whole.Count > 0;
 
@@ -131,16 +136,22 @@ public sealed class ReceiverMachine
             case ReceiverInput.LinkLost lost when _linkUp:
                 LoseLink(lost.Reason);
                 _out.Add(new ReceiverOutput.CloseLink());
-                Lost(lost.Reason);
+                Lost(lost.Reason, lost.Silent);
                 break;
             case ReceiverInput.PeerGoodbye goodbye when _linkUp:
                 OnGoodbye(goodbye);
                 break;
-            case ReceiverInput.PromoteAsked:
-                OnPromoteAsked();
+            case ReceiverInput.PromoteAsked asked:
+                OnPromoteAsked(asked.Fence);
                 break;
             case ReceiverInput.EndAsked ended:
                 Finish(ReceiverState.Ended, ended.Reason);
+                break;
+            case ReceiverInput.Fenced:
+                _fencing = false;
+                break;
+            case ReceiverInput.FenceFailed failed when _fencing:
+                OnFenceFailed(failed.Reason);
                 break;
             case ReceiverInput.PromotionDone when _state == ReceiverState.Promoting:
                 Become(ReceiverState.Promoted, $"the guest runs here from round {CommittedRound}");
@@ -188,7 +199,8 @@ public sealed class ReceiverMachine
             _promoteWhenCommitted = null;
             DiscardOpen(reason);
             Become(ReceiverState.Promoting, reason);
-            _out.Add(new ReceiverOutput.Promote(CommittedRound, reason));
+            _fencing = _settings.Fences && !_finalWhole && !_fenceWaived;
+            _out.Add(new ReceiverOutput.Promote(CommittedRound, reason, _fencing));
         }
     }
 
@@ -199,18 +211,25 @@ public sealed class ReceiverMachine
             string reason = $"nothing was heard from the sender for {(now - lastHeard).TotalMilliseconds:F0} ms";
             LoseLink(reason);
             _out.Add(new ReceiverOutput.CloseLink());
-            Lost(reason);
+            Lost(reason, silent: true);
         }
         else if (!_linkUp && _reconnectBy is { } by && now >= by)
         {
             _reconnectBy = null;
-            Lost("the sender did not come back after its connection was refused");
+            Lost("the sender did not come back after its connection was refused", silent: true);
         }
     }
 
     private void OnLinkUp()
     {
         LoseLink("the sender made a new connection");
+        if (_fencing || (_promotionAsked && _settings.Fences && !_fenceWaived && _state < ReceiverState.Promoting))
+        {
+            // Should the fence fail, this sender's guest is the only one there is: it must not be told to stop.
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Round, "the guest is about to be taken over by the receiver; try again"));
+            return;
+        }
+
         if (_state >= ReceiverState.Promoting || _finalWhole || _promotionAsked)
         {
             // Taken back, the sender would let its guest run beside the one that is started here.
@@ -315,7 +334,7 @@ public sealed class ReceiverMachine
 
         if (goodbye.Reason == GoodbyeReason.QemuCrashed)
         {
-            Lost(goodbye.Text.Length > 0 ? $"the primary's QEMU ended: {goodbye.Text}" : "the primary's QEMU ended");
+            Lost(goodbye.Text.Length > 0 ? $"the primary's QEMU ended: {goodbye.Text}" : "the primary's QEMU ended", silent: false);
         }
         else
         {
@@ -323,7 +342,7 @@ public sealed class ReceiverMachine
         }
     }
 
-    private void OnPromoteAsked()
+    private void OnPromoteAsked(bool fence)
     {
         if (_state is ReceiverState.Promoting or ReceiverState.Promoted || !HoldsRound)
         {
@@ -331,10 +350,14 @@ public sealed class ReceiverMachine
         }
 
         _promotionAsked = true;
+        _fenceWaived = !fence;
         if (_linkUp)
         {
+            // Should the fence fail, the sender's guest is the only one there is.
+            bool mayGoOn = _settings.Fences && fence;
             LoseLink("the operator promoted the standby");
-            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the standby was promoted by the receiver's operator"));
+            _out.Add(new ReceiverOutput.Refuse(
+                mayGoOn ? RefusalCode.Round : RefusalCode.Superseded, "the standby was promoted by the receiver's operator"));
         }
 
         _promoteWhenCommitted = "asked by the operator";
@@ -349,7 +372,22 @@ public sealed class ReceiverMachine
         }
     }
 
-    private void Lost(string reason)
+    private void OnFenceFailed(string reason)
+    {
+        _fencing = false;
+        _promotionAsked = false;
+        if (!_standbyReady)
+        {
+            Fail($"the primary was not fenced ({reason}), and the standby ended meanwhile");
+            return;
+        }
+
+        _lossReason = reason;
+        Become(ReceiverState.Protected, $"not promoted: {reason}");
+        _out.Add(new ReceiverOutput.Held(CommittedRound, reason));
+    }
+
+    private void Lost(string reason, bool silent)
     {
         // After the last round of a switchover nothing is left to decide: it is promoted when it is committed.
         if (_state >= ReceiverState.Promoting || _finalWhole)
@@ -362,7 +400,8 @@ public sealed class ReceiverMachine
         {
             Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
         }
-        else if (_settings.OnFailure == FailureAction.Promote && (!_restored || _committing != 0 || _whole.Count > 0))
+        else if (_settings.OnFailure == FailureAction.Promote && (!silent || _settings.OnSilence == FailureAction.Promote)
+            && (!_restored || _committing != 0 || _whole.Count > 0))
         {
             // What stands in line is newer than what was found at the start: once it is committed it may take over.
             _promoteWhenCommitted = reason;

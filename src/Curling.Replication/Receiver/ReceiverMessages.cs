@@ -39,8 +39,11 @@ public abstract record ReceiverInput
     /// <summary>Bytes broke the protocol, or the round cannot be kept (too large, no room).</summary>
     public sealed record Damaged(RefusalCode Code, string Reason) : ReceiverInput;
 
-    /// <summary>The connection ended without a goodbye.</summary>
-    public sealed record LinkLost(string Reason) : ReceiverInput;
+    /// <summary>
+    /// The connection ended without a goodbye: closed, as a process that ends does it, or <paramref name="Silent"/>, when it may as well
+    /// be the link that is gone.
+    /// </summary>
+    public sealed record LinkLost(string Reason, bool Silent = false) : ReceiverInput;
 
     /// <summary>The sender gives this connection up, and means to come back on another.</summary>
     public sealed record PeerRefused(string Reason) : ReceiverInput;
@@ -48,11 +51,17 @@ public abstract record ReceiverInput
     /// <summary>The sender said how it ends.</summary>
     public sealed record PeerGoodbye(GoodbyeReason Reason, string Text) : ReceiverInput;
 
-    /// <summary>The operator promotes the standby.</summary>
-    public sealed record PromoteAsked : ReceiverInput;
+    /// <summary>The operator promotes the standby; without <paramref name="Fence"/> he has made sure himself that the primary does not run.</summary>
+    public sealed record PromoteAsked(bool Fence = true) : ReceiverInput;
 
     /// <summary>The operator gives the session up.</summary>
     public sealed record EndAsked(string Reason) : ReceiverInput;
+
+    /// <summary>The primary is fenced: from here on the guest is being started.</summary>
+    public sealed record Fenced : ReceiverInput;
+
+    /// <summary>The primary could not be fenced: nothing was started.</summary>
+    public sealed record FenceFailed(string Reason) : ReceiverInput;
 
     /// <summary>The guest runs here.</summary>
     public sealed record PromotionDone : ReceiverInput;
@@ -92,8 +101,11 @@ public abstract record ReceiverOutput
     /// <summary>Close the connection, if there is one.</summary>
     public sealed record CloseLink : ReceiverOutput;
 
-    /// <summary>Start the guest from the committed round.</summary>
-    public sealed record Promote(long Round, string Reason) : ReceiverOutput;
+    /// <summary>
+    /// Start the guest from the committed round. With <paramref name="Fence"/> the primary, which has not handed the guest over itself, is
+    /// fenced first, where <see cref="ReceiverSettings.Fences"/> is set, and <see cref="ReceiverInput.Fenced"/> or <see cref="ReceiverInput.FenceFailed"/> is said.
+    /// </summary>
+    public sealed record Promote(long Round, string Reason, bool Fence) : ReceiverOutput;
 
     /// <summary>Tell the sender that the guest runs here.</summary>
     public sealed record SendPromoted(long Round) : ReceiverOutput;
@@ -146,4 +158,11 @@ public enum FailureAction
 /// <summary>The settings of a <see cref="ReceiverMachine"/>.</summary>
 /// <param name="OnFailure">What to do when the primary is lost.</param>
 /// <param name="FailureTimeout">Silence of a sender for longer than this is a loss.</param>
-public sealed record ReceiverSettings(FailureAction OnFailure, TimeSpan FailureTimeout);
+public sealed record ReceiverSettings(FailureAction OnFailure, TimeSpan FailureTimeout)
+{
+    /// <summary>What to do when the primary is silent, and may live: at most what <see cref="OnFailure"/> says.</summary>
+    public FailureAction OnSilence { get; init; } = FailureAction.Promote;
+
+    /// <summary>Whether a primary is fenced before its standby is promoted.</summary>
+    public bool Fences { get; init; }
+}

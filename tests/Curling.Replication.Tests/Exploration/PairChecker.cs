@@ -111,7 +111,8 @@ internal sealed class PairChecker(PairWorld world)
             Rule(guests == 1, Rules.OneGuest, $"no guest is left, though nothing but the network failed (sender: {sender.Ended})");
         }
 
-        if (!world.GuestMayEnd && session is { Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
+        bool fenceFailed = session is { FenceFailed: true, Machine.IsHeld: true };
+        if (!world.GuestMayEnd && !fenceFailed && session is { Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
         {
             Rule(guests == 1, Rules.OneGuest, "the primary is gone, the receiver held a whole round and did not promote");
         }

@@ -40,6 +40,7 @@ public sealed class PairExplorationTests(ITestOutputHelper output)
     [InlineData(nameof(PromotesAfterGoodbye), Rules.NormalEnd)]
     [InlineData(nameof(TakesTheSupersededBack), Rules.OneGuest)]
     [InlineData(nameof(ForgetsReady), Rules.Progress)]
+    [InlineData(nameof(StopsTheSenderWhileItFences), Rules.OneGuest)]
     [InlineData(nameof(AcknowledgesTooEarly), Rules.CommitOrder)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
@@ -72,6 +73,8 @@ public sealed class PairExplorationTests(ITestOutputHelper output)
     [InlineData("commit failed")]
     [InlineData("promotion failed")]
     [InlineData("standby failed")]
+    [InlineData("fenced")]
+    [InlineData("fence failed           -> state Protected, held")]
     [InlineData("goodbye QemuCrashed")]
     [InlineData("recv. 3")]
     public void The_histories_come_by_here(string words)
@@ -93,6 +96,7 @@ public sealed class PairExplorationTests(ITestOutputHelper output)
         nameof(PromotesAfterGoodbye) => new PromotesAfterGoodbye(),
         nameof(TakesTheSupersededBack) => new TakesTheSupersededBack(),
         nameof(ForgetsReady) => new ForgetsReady(),
+        nameof(StopsTheSenderWhileItFences) => new StopsTheSenderWhileItFences(),
         nameof(AcknowledgesTooEarly) => new AcknowledgesTooEarly(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),
     };

@@ -12,7 +12,8 @@ internal sealed record PairOptions(
     int FailingCaptures,
     int DamagedRounds,
     int FailingStandby,
-    int RefusedHellos)
+    int RefusedHellos,
+    bool Fences)
 {
     public const int FailureTimeoutMilliseconds = 300;
     public const int TickMilliseconds = 40;
@@ -27,5 +28,6 @@ internal sealed record PairOptions(
         simulation.Chance(15) ? 10 : 0,
         simulation.Chance(25) ? 10 : 0,
         simulation.Chance(15) ? 4 : 0,
-        simulation.Chance(10) ? 30 : 0);
+        simulation.Chance(10) ? 30 : 0,
+        simulation.Seed % 4 == 0);
 }

@@ -71,7 +71,7 @@ internal sealed class DropsWholeRoundsAtPromotion : Defect
         ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
         input is ReceiverInput.LinkLost && machine.State == ReceiverState.Protected && !machine.IsHeld
             && outputs.All(o => o is not (ReceiverOutput.Promote or ReceiverOutput.Held))
-            ? [.. outputs, new ReceiverOutput.Promote(machine.CommittedRound, "planted")]
+            ? [.. outputs, new ReceiverOutput.Promote(machine.CommittedRound, "planted", Fence: true)]
             : outputs;
 }
 
@@ -87,7 +87,7 @@ internal sealed class TakesTheSupersededBack : Defect
 {
     public override IReadOnlyList<ReceiverOutput> Out(
         ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
-        input is ReceiverInput.LinkUp && outputs.Any(o => o is ReceiverOutput.Refuse) ? [new ReceiverOutput.SendReady()] : outputs;
+        input is ReceiverInput.LinkUp && outputs.Any(o => o is ReceiverOutput.Refuse { Code: RefusalCode.Superseded }) ? [new ReceiverOutput.SendReady()] : outputs;
 }
 
 /// <summary>Only the first connection is ever told that rounds may come.</summary>
@@ -115,4 +115,14 @@ internal sealed class AcknowledgesTooEarly : Defect
     public override IReadOnlyList<ReceiverOutput> Out(
         ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
         [.. outputs.SelectMany(o => o is ReceiverOutput.Commit commit ? [o, new ReceiverOutput.SendCommitted(commit.Round)] : (ReceiverOutput[])[o])];
+}
+
+/// <summary>A sender that comes back while it is to be fenced is told to stop, though the fence may fail.</summary>
+internal sealed class StopsTheSenderWhileItFences : Defect
+{
+    public override IReadOnlyList<ReceiverOutput> Out(
+        ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
+        machine.IsFencing && input is ReceiverInput.LinkUp
+            ? [new ReceiverOutput.Refuse(RefusalCode.Superseded, "planted")]
+            : outputs;
 }

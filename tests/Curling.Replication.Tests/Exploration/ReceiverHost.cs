@@ -32,6 +32,8 @@ internal sealed class Session(ReceiverMachine machine, int number)
 
     public bool PromotionAsked { get; set; }
 
+    public bool FenceFailed { get; set; }
+
     /// <summary>The round that it was started at, left by a process before it; 0 for none.</summary>
     public long RestoredRound { get; init; }
 
@@ -158,7 +160,7 @@ internal sealed class ReceiverHost(PairWorld world)
             return;
         }
 
-        if (Current is { Machine.State: ReceiverState.Promoting or ReceiverState.Promoted })
+        if (Current is { Machine: { State: ReceiverState.Promoting or ReceiverState.Promoted, IsFencing: false } })
         {
             Refuse(link, RefusalCode.Superseded);
             return;
@@ -197,7 +199,10 @@ internal sealed class ReceiverHost(PairWorld world)
     private void Make(long restoredRound = 0)
     {
         ReceiverSettings settings = new(
-            world.Options.OnFailure, TimeSpan.FromMilliseconds(PairOptions.FailureTimeoutMilliseconds));
+            world.Options.OnFailure, TimeSpan.FromMilliseconds(PairOptions.FailureTimeoutMilliseconds))
+        {
+            Fences = world.Options.Fences,
+        };
         Session session = new(
             restoredRound > 0 ? new ReceiverMachine(settings, restoredRound) : new ReceiverMachine(settings), ++_sessions)
         {
@@ -268,14 +273,42 @@ internal sealed class ReceiverHost(PairWorld world)
                 _simulation.In(_simulation.Chance(10) ? _simulation.Between(30, 250) : _simulation.Between(0, 12), () => Step(
                     session, commitFails ? new ReceiverInput.CommitFailed(commit.Round, "failed") : new ReceiverInput.CommitDone(commit.Round)));
                 break;
-            case ReceiverOutput.Promote:
+            case ReceiverOutput.Promote promote:
                 bool promotionFails = StandbyFails();
-                _simulation.In(_simulation.Between(0, 30), () => Promoted(session, promotionFails));
+                if (promote.Fence)
+                {
+                    bool fenceFails = _simulation.Chance(30);
+                    _simulation.In(_simulation.Between(0, 400), () => Fenced(session, fenceFails, promotionFails));
+                }
+                else
+                {
+                    _simulation.In(_simulation.Between(0, 30), () => Promoted(session, promotionFails));
+                }
+
                 break;
             case ReceiverOutput.Release:
                 session.GuestRuns = false;
                 break;
         }
+    }
+
+    private void Fenced(Session session, bool fails, bool promotionFails)
+    {
+        if (session.Gone || session.Machine.State != ReceiverState.Promoting)
+        {
+            return;
+        }
+
+        if (fails)
+        {
+            session.PromotedFrom = 0;
+            session.FenceFailed = true;
+            Step(session, new ReceiverInput.FenceFailed("failed"));
+            return;
+        }
+
+        Step(session, new ReceiverInput.Fenced());
+        _simulation.In(_simulation.Between(0, 30), () => Promoted(session, promotionFails));
     }
 
     private void Promoted(Session session, bool fails)

@@ -12,6 +12,8 @@ internal sealed class Simulation(int seed, bool record)
     private readonly List<string>? _lines = record ? [] : null;
     private long _planned;
 
+    public int Seed => seed;
+
     public long Milliseconds { get; private set; }
 
     public TimeSpan Now => TimeSpan.FromMilliseconds(Milliseconds);

@@ -13,6 +13,11 @@ internal sealed class ReceiverStory
         Machine = new ReceiverMachine(new ReceiverSettings(onFailure, Ms(500)));
     }
 
+    public ReceiverStory(ReceiverSettings settings)
+    {
+        Machine = new ReceiverMachine(settings);
+    }
+
     private ReceiverStory(long restoredRound)
     {
         Machine = new ReceiverMachine(new ReceiverSettings(FailureAction.Promote, Ms(500)), restoredRound);

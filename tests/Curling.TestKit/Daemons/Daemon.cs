@@ -69,7 +69,14 @@ public abstract class Daemon
     }
 
     /// <summary>Ends it at once, as a crash of its host would.</summary>
-    public void Kill() => Signal(9);
+    public void Kill()
+    {
+        WasKilled = true;
+        Signal(9);
+    }
+
+    /// <summary>Whether it was ended with <see cref="Kill"/>.</summary>
+    public bool WasKilled { get; private set; }
 
     /// <summary>Asks it to stop.</summary>
     public void Terminate(bool interrupt = false) => Signal(interrupt ? 2 : 15);

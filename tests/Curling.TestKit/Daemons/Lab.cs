@@ -72,6 +72,12 @@ public sealed class Lab : IAsyncDisposable
     /// <summary>A daemon that was killed cannot clear away: starts one more, which does, and waits until it has.</summary>
     public async Task ClearAwayAsync()
     {
+        foreach (Daemon daemon in _daemons.Where(d => d.WasKilled))
+        {
+            // Until it is reaped here it counts as a living owner of its files.
+            await daemon.ExitAsync();
+        }
+
         Receiver next = await StartReceiverAsync();
         await next.UntilLogAsync("Removed ");
         await next.StopAsync();
