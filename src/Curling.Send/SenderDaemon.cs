@@ -37,6 +37,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     private const long WindowBytes = 64L << 20;
     private static readonly TimeSpan TickEvery = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan TellAgain = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan LastWords = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan EndLimit = TimeSpan.FromSeconds(10);
     private readonly SenderOptions _options;
     private readonly TimeProvider _time;
@@ -186,6 +187,12 @@ internal sealed partial class SenderDaemon : BackgroundService
             await _work.CancelAsync();
             await Task.WhenAll(_connecting, _closing);
             await guest.Qemu.DisposeAsync();
+            if (_end is { How: SenderEnd.GuestShutdown or SenderEnd.Stopped })
+            {
+                // Nobody will go on from an earlier moment: the receiver has been told. The guest's last words may be heard.
+                await guest.Network.LeaveAsync(LastWords);
+            }
+
             await _capturing;
             if (_capture is not null)
             {

@@ -170,6 +170,32 @@ public sealed class NetworkTests(ITestOutputHelper output)
     }
 
     [SkippableFact]
+    public async Task Guest_with_two_cards_of_two_kinds_goes_on()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("10.0"));
+        lab.SenderNamespace = hosts.Primary;
+        lab.ReceiverNamespace = hosts.Standby;
+        Receiver receiver = await lab.StartReceiverAsync("--listen", $"tcp:{NetworkLab.StandbyAddress}:0");
+        string guest = TestGuests.WriteNetworked(
+            lab.Directory, "web", Guest, "\"attach\": \"bridge:br0\" }, { \"model\": \"e1000\", \"attach\": \"tap:second\", \"standbyAttach\": \"none\"");
+        Sender sender = lab.StartSender(receiver.Endpoint, guest);
+        await sender.UntilProtectedAsync();
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        await client.UntilAnsweredAsync(100);
+        var networks = (await sender.StatusAsync()).Output!.Networks;
+        Assert.Equal(["bridge:br0", "tap:second"], networks.Select(n => n.Attach));
+        Assert.Equal("second", networks[1].Device);
+        sender.Kill();
+        networks = (await receiver.UntilPromotedAsync("web")).Network!.Networks;
+        Assert.Equal((2, "none", null), (networks.Count, networks[1].Attach, networks[1].Device));
+        await client.UntilAnsweredAsync(100);
+        await client.StopAsync();
+        await lab.ClearAwayAsync();
+    }
+
+    [SkippableFact]
     public async Task Switchover_loses_nothing()
     {
         using NetworkLab hosts = new();

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net.Sockets;
 using Curling.Hosting.Options;
 using Curling.Linux.Network;
@@ -75,6 +76,19 @@ public sealed class GuestNetwork : IDisposable
         foreach (NetworkPort port in _ports)
         {
             port.Wake();
+        }
+    }
+
+    /// <summary>The guest has ended for good, on all hosts: lets everything leave that waits.</summary>
+    /// <param name="limit">How long it may take.</param>
+    public async Task LeaveAsync(TimeSpan limit)
+    {
+        Gate.Unprotect();
+        Wake();
+        long start = Stopwatch.GetTimestamp();
+        while (Gate.Held > 0 && Stopwatch.GetElapsedTime(start) < limit)
+        {
+            await Task.Delay(1);
         }
     }
 

@@ -210,15 +210,16 @@ internal sealed partial class NetworkPort : IDisposable
     {
         while (!_stopping)
         {
+            // Also when QEMU has ended: what is safe leaves, whoever sent it.
+            if (_mayLeave)
+            {
+                Release();
+            }
+
             if (_qemu is not { } qemu)
             {
                 Accept();
                 continue;
-            }
-
-            if (_mayLeave)
-            {
-                Release();
             }
 
             try

@@ -89,6 +89,40 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
     }
 
     [Fact]
+    public async Task What_a_qemu_that_has_ended_sent_leaves_when_it_is_safe()
+    {
+        using GuestNetwork network = Create();
+        network.Gate.Protect(1);
+        network.Gate.Cut(1);
+        using (Socket qemu = Connect())
+        {
+            qemu.Send(Framed(60, 3));
+        }
+
+        await UntilAsync(network, c => c.HeldFrames == 3);
+        network.Gate.Cut(2);
+        network.Gate.Complete(2);
+        network.Wake();
+        await UntilAsync(network, c => c.DroppedNoCable == 3);
+    }
+
+    [Fact]
+    public async Task Last_words_of_a_guest_that_ended_leave()
+    {
+        using GuestNetwork network = Create();
+        network.Gate.Protect(1);
+        network.Gate.Cut(1);
+        using (Socket qemu = Connect())
+        {
+            qemu.Send(Framed(60, 5));
+        }
+
+        await UntilAsync(network, c => c.HeldFrames == 5);
+        await network.LeaveAsync(TimeSpan.FromSeconds(30));
+        Assert.Equal(5, network.Counters[0].DroppedNoCable);
+    }
+
+    [Fact]
     public async Task Full_ring_slows_the_guest_and_loses_nothing()
     {
         using GuestNetwork network = Create();
