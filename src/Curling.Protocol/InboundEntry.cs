@@ -10,13 +10,16 @@ public enum InboundKind : ushort
 
     /// <summary>A cut: the round is the content, and entries before <see cref="InboundEntry.Sequence"/> are in it.</summary>
     Cut = 2,
+
+    /// <summary>A frame that the guest sent and that waits: <see cref="InboundEntry.Sequence"/> is the round that makes it safe.</summary>
+    Sent = 3,
 }
 
 /// <summary>
 /// The head of an entry of an <see cref="FrameType.Inbound"/> frame: sequence (8), network (2), kind (2), then the length of the
 /// content (4). The last is big-endian, for that is how QEMU wants it before a frame; the others are little-endian.
 /// </summary>
-/// <param name="Sequence">Counts the frames that the guest was given, over all its networks.</param>
+/// <param name="Sequence">Counts the frames that the guest was given, over all its networks; see <see cref="InboundKind"/> for the others.</param>
 /// <param name="Network">The guest's network, 0 for a cut.</param>
 /// <param name="Kind">What the content is.</param>
 /// <param name="Length">Bytes of content behind the head.</param>
@@ -58,7 +61,7 @@ public readonly record struct InboundEntry(long Sequence, int Network, InboundKi
             BinaryPrimitives.ReadInt32BigEndian(payload[FramedAt..]));
         bool good = entry.Sequence >= 0 && entry.Length >= 0 && entry.Length <= payload.Length - Bytes && entry.Kind switch
         {
-            InboundKind.Frame => entry.Network < networks && entry.Length >= 14,
+            InboundKind.Frame or InboundKind.Sent => entry.Network < networks && entry.Length >= 14,
             InboundKind.Cut => entry.Network == 0 && entry.Length == CutBytes,
             _ => false,
         };

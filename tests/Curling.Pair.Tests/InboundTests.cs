@@ -34,6 +34,31 @@ public sealed class InboundTests
     }
 
     [Fact]
+    public void Frames_that_the_guest_sent_before_the_committed_cut_leave_again_those_after_it_never()
+    {
+        InboundBuffer buffer = new(2);
+        Add(buffer, Sent(6, 0), Sent(7, 1), Frame(0, 0), Sent(8, 0));
+        Add(buffer, Sent(8, 1), Sent(9, 0));
+        buffer.Committed(8);
+        Assert.Equal([(1, 7L), (0, 8L), (1, 8L)], buffer.TakeSent().Frames.Select(f => (f.Network, BinaryPrimitives.ReadInt64LittleEndian(f.Framed.Span[4..]))));
+        Assert.Single(buffer.Take().Frames);
+        Assert.Empty(buffer.TakeSent().Frames);
+    }
+
+    [Fact]
+    public void Frames_that_the_guest_sent_are_bounded_while_nothing_is_committed()
+    {
+        InboundBuffer buffer = new(1);
+        for (int i = 0; i < 5000; i++)
+        {
+            Add(buffer, Sent(1, 0));
+        }
+
+        buffer.Committed(1);
+        Assert.InRange(buffer.TakeSent().Frames.Count, 1, 1000);
+    }
+
+    [Fact]
     public void Cut_that_comes_after_its_commit_counts_too()
     {
         InboundBuffer buffer = new(1);
@@ -163,6 +188,13 @@ public sealed class InboundTests
         byte[] entry = new byte[InboundEntry.Bytes + length];
         new InboundEntry(sequence, network, InboundKind.Frame, length).Write(entry);
         BinaryPrimitives.WriteInt64LittleEndian(entry.AsSpan(InboundEntry.Bytes), sequence);
+        return entry;
+    }
+
+    private static byte[] Sent(long round, int network)
+    {
+        byte[] entry = Frame(round, network);
+        new InboundEntry(round, network, InboundKind.Sent, entry.Length - InboundEntry.Bytes).Write(entry);
         return entry;
     }
 

@@ -127,6 +127,13 @@ internal sealed class FrameRing
         return _bytes.AsSpan(offset, length);
     }
 
+    /// <summary>A frame by its place, 0 for the one that came first.</summary>
+    public ReadOnlySpan<byte> At(int place)
+    {
+        (int offset, int length, _) = _frames[(_first + place) % _frames.Length];
+        return _bytes.AsSpan(offset, length);
+    }
+
     /// <summary>Removes it.</summary>
     public void RemoveFirst()
     {

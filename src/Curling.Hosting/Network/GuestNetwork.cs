@@ -93,11 +93,12 @@ public sealed class GuestNetwork : IDisposable
     }
 
     /// <summary>The guest is about to run here: its addresses are announced, its output may leave, its input waits.</summary>
-    public void Open()
+    /// <param name="sent">What the guest had sent at the primary and may not have left there: it leaves first.</param>
+    public void Open(ReplayedFrames? sent = null)
     {
         foreach (NetworkPort port in _ports)
         {
-            port.Open();
+            port.Open(sent);
         }
     }
 

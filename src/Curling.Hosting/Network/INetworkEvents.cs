@@ -9,6 +9,12 @@ public interface INetworkEvents
     /// <summary>So much output waits that no more is taken from the guest.</summary>
     void OutputFull();
 
+    /// <summary>A frame of the guest waits.</summary>
+    /// <param name="network">The network.</param>
+    /// <param name="round">The earliest round that can make it safe.</param>
+    /// <param name="frame">The frame; valid during the call.</param>
+    void Held(int network, long round, ReadOnlySpan<byte> frame);
+
     /// <summary>Frames were passed on to the guest.</summary>
     /// <param name="network">The network.</param>
     /// <param name="batch">Each with its length before it (big-endian, 4 bytes); valid during the call.</param>

@@ -131,13 +131,19 @@ internal sealed partial class NetworkPort : IDisposable
     public void Wake() => _outbound.Wake();
 
     /// <summary>From here on frames of the guest may leave, as the gate says; frames for it wait in the device.</summary>
-    public void Open()
+    /// <param name="sent">What the guest had sent at the primary and may not have left there.</param>
+    public void Open(ReplayedFrames? sent)
     {
         _mode = InboundMode.Wait;
-        _mayLeave = true;
-        _outbound.Wake();
         _inbound.Wake();
         Announce();
+        foreach (ReadOnlyMemory<byte> framed in sent?.Of(_index) ?? [])
+        {
+            Write(framed.Span[PrefixBytes..]);
+        }
+
+        _mayLeave = true;
+        _outbound.Wake();
     }
 
     /// <summary>The guest runs here: it gets what was meant for it, then what comes.</summary>
@@ -290,9 +296,14 @@ internal sealed partial class NetworkPort : IDisposable
         {
             Volatile.Write(ref _heldFrames, _ring.Count);
             Volatile.Write(ref _heldBytes, _ring.Bytes);
-            if (_gate.Admit(_index, frames))
+            if (_gate.Admit(_index, frames, out long epoch))
             {
                 _events.OutputWaits();
+            }
+
+            for (int place = _ring.Count - frames; epoch > 0 && place < _ring.Count; place++)
+            {
+                _events.Held(_index, epoch, _ring.At(place));
             }
         }
 

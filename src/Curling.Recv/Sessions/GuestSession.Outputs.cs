@@ -232,7 +232,7 @@ internal sealed partial class GuestSession
             Generation++;
             Forget();
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
-            _network.Open();
+            _network.Open(_inbound.TakeSent());
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
             _network.Pass(_inbound.Take());
             _committed.Dispose();

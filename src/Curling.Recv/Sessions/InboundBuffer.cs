@@ -16,11 +16,16 @@ internal sealed class InboundBuffer(int networks)
     /// <summary>What is kept at most.</summary>
     public const long MaxBytes = 16L << 20;
 
+    // What was safe one round earlier has most likely left, but the last may have been fast.
+    private const int SentRounds = 2;
+    private const int MaxSentPieces = 512;
+
     // Nobody waits that long for an answer: what is older would only confuse.
     private static readonly TimeSpan Fresh = TimeSpan.FromSeconds(10);
     private readonly Lock _lock = new();
     private readonly Queue<Segment> _segments = new();
     private readonly Queue<(long Round, long Sequence)> _cuts = new();
+    private readonly Queue<(byte[] Buffer, int Length, long Round, long Stamp)> _sent = new();
     private long _committed;
     private long _from;
     private long _bytes;
@@ -47,6 +52,7 @@ internal sealed class InboundBuffer(int networks)
     {
         int frames = 0;
         long last = -1;
+        long sent = 0;
         try
         {
             for (int at = 0; at < length;)
@@ -56,6 +62,10 @@ internal sealed class InboundBuffer(int networks)
                 if (entry.Kind == InboundKind.Cut)
                 {
                     Cut(BinaryPrimitives.ReadInt64LittleEndian(buffer.AsSpan(at)), entry.Sequence);
+                }
+                else if (entry.Kind == InboundKind.Sent)
+                {
+                    sent = Math.Max(sent, entry.Sequence);
                 }
                 else
                 {
@@ -74,6 +84,11 @@ internal sealed class InboundBuffer(int networks)
 
         lock (_lock)
         {
+            if (sent > _committed - SentRounds)
+            {
+                KeepSent(buffer.AsSpan(0, length), sent);
+            }
+
             if (last < _from)
             {
                 ArrayPool<byte>.Shared.Return(buffer);
@@ -99,6 +114,38 @@ internal sealed class InboundBuffer(int networks)
             _committed = Math.Max(_committed, round);
             Trim();
         }
+    }
+
+    /// <summary>
+    /// What the guest had sent at the primary before the committed round was cut, as far as it may not have left there: the last rounds'. A
+    /// network may always duplicate.
+    /// </summary>
+    public ReplayedFrames TakeSent()
+    {
+        List<(int, ReadOnlyMemory<byte>)> frames = [];
+        lock (_lock)
+        {
+            foreach ((byte[] buffer, int length, _, long stamp) in _sent)
+            {
+                for (int at = 0; at < length && Stopwatch.GetElapsedTime(stamp) < Fresh;)
+                {
+                    InboundEntry entry = InboundEntry.Read(buffer.AsSpan(at, length - at), networks);
+
+                    // What was sent after the cut is unsaid: the guest says it anew, or something else.
+                    if (entry.Sequence <= _committed && entry.Sequence > _committed - SentRounds)
+                    {
+                        frames.Add((entry.Network, buffer.AsMemory(at + InboundEntry.FramedAt, sizeof(int) + entry.Length)));
+                    }
+
+                    at += InboundEntry.Bytes + entry.Length;
+                }
+            }
+
+            // Not given back to the pool: whoever plays them reads from there.
+            _sent.Clear();
+        }
+
+        return new ReplayedFrames(frames);
     }
 
     /// <summary>What the guest gets after a promotion; the buffer is empty afterwards.</summary>
@@ -139,8 +186,39 @@ internal sealed class InboundBuffer(int networks)
         }
     }
 
+    private void KeepSent(ReadOnlySpan<byte> payload, long round)
+    {
+        byte[] kept = ArrayPool<byte>.Shared.Rent(payload.Length);
+        int length = 0;
+        for (int at = 0; at < payload.Length;)
+        {
+            InboundEntry entry = InboundEntry.Read(payload[at..], networks);
+            int whole = InboundEntry.Bytes + entry.Length;
+            if (entry.Kind == InboundKind.Sent)
+            {
+                payload.Slice(at, whole).CopyTo(kept.AsSpan(length));
+                length += whole;
+            }
+
+            at += whole;
+        }
+
+        _sent.Enqueue((kept, length, round, Stopwatch.GetTimestamp()));
+
+        // Rounds that are not committed for long must not fill the memory.
+        while (_sent.Count > MaxSentPieces)
+        {
+            ArrayPool<byte>.Shared.Return(_sent.Dequeue().Buffer);
+        }
+    }
+
     private void Trim()
     {
+        while (_sent.TryPeek(out (byte[] Buffer, int, long Round, long) sent) && sent.Round <= _committed - SentRounds)
+        {
+            ArrayPool<byte>.Shared.Return(_sent.Dequeue().Buffer);
+        }
+
         while (_cuts.TryPeek(out (long Round, long Sequence) cut) && cut.Round <= _committed)
         {
             _cuts.Dequeue();

@@ -19,6 +19,11 @@ internal sealed class NoEvents : INetworkEvents
     }
 
     /// <inheritdoc/>
+    public void Held(int network, long round, ReadOnlySpan<byte> frame)
+    {
+    }
+
+    /// <inheritdoc/>
     public void Passed(int network, ReadOnlySpan<byte> batch)
     {
     }

@@ -131,17 +131,25 @@ public sealed class OutputGate
     /// <param name="network">The line.</param>
     /// <param name="frames">How many.</param>
     /// <returns>Whether they are the first to wait for the next cut.</returns>
-    public bool Admit(int network, int frames)
+    public bool Admit(int network, int frames) => Admit(network, frames, out _);
+
+    /// <summary>Takes frames in at the end of a line.</summary>
+    /// <param name="network">The line.</param>
+    /// <param name="frames">How many.</param>
+    /// <param name="epoch">The earliest round that can make them safe; 0 when they need not wait.</param>
+    /// <returns>Whether they are the first to wait for the next cut.</returns>
+    public bool Admit(int network, int frames, out long epoch)
     {
         lock (_lock)
         {
+            epoch = _holds ? _lastCut + 1 : Free;
             if (!_holds)
             {
                 _lines[network].Add(Free, frames);
                 return false;
             }
 
-            _lines[network].Add(_lastCut + 1, frames);
+            _lines[network].Add(epoch, frames);
             _framesOfOpenEpoch += frames;
             return _framesOfOpenEpoch == frames;
         }

@@ -6,8 +6,9 @@ using Curling.Protocol;
 namespace Curling.Send.Network;
 
 /// <summary>
-/// Sends copies of the frames that the guest was given to the receiver, which plays those that no committed round knows of into
-/// the promoted guest: no client then has to wait for its retransmission timer.
+/// Sends copies to the receiver: of the frames that the guest was given, of which it plays those that no committed round knows of into the
+/// promoted guest; and of the last frames that the guest sent, which may be safe there and not have left here when the primary dies. No
+/// client then has to wait for a retransmission timer.
 /// </summary>
 /// <remarks>
 /// Thread-safe. Two buffers of a fixed size, filled and sent in turn: what finds no room because the link is slower is left out
@@ -17,6 +18,7 @@ internal sealed class InboundCopy : IAsyncDisposable
 {
     private const int LengthBytes = 4;
     private const int MarksKept = 256;
+    private const int SentPerRound = 32;
 
     // What QEMU had not read from its socket yet when the guest was stopped is in no round. How long it may have lain there is not
     // known; a frame too many does no harm.
@@ -32,6 +34,8 @@ internal sealed class InboundCopy : IAsyncDisposable
     private int _filled = FrameHeader.Bytes;
     private long _sequence;
     private long _marked;
+    private long _sentRound;
+    private int _sentOfRound;
     private FrameConnection? _connection;
     private Task _loop = Task.CompletedTask;
     private long _frames;
@@ -88,6 +92,30 @@ internal sealed class InboundCopy : IAsyncDisposable
                 ReadOnlySpan<byte> frame = batch.Slice(LengthBytes, length);
                 batch = batch[(LengthBytes + length)..];
                 Add(new InboundEntry(_sequence++, network, InboundKind.Frame, length), frame);
+            }
+        }
+
+        Signal();
+    }
+
+    /// <summary>Takes a frame that the guest sent and that waits.</summary>
+    /// <param name="network">The network.</param>
+    /// <param name="round">The round that makes it safe.</param>
+    /// <param name="frame">The frame.</param>
+    public void Sent(int network, long round, ReadOnlySpan<byte> frame)
+    {
+        lock (_lock)
+        {
+            if (round != _sentRound)
+            {
+                _sentRound = round;
+                _sentOfRound = 0;
+            }
+
+            // Who sends more than this in one round has more to say, and its peers miss nothing for long.
+            if (_sentOfRound++ < SentPerRound)
+            {
+                Add(new InboundEntry(round, network, InboundKind.Sent, frame.Length), frame);
             }
         }
 

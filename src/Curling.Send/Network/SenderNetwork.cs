@@ -15,5 +15,8 @@ internal sealed class SenderNetwork(Action<SenderInput> inputs, InboundCopy? cop
     public void OutputFull() => inputs(SenderInput.OutputFull.Instance);
 
     /// <inheritdoc/>
+    public void Held(int network, long round, ReadOnlySpan<byte> frame) => copy?.Sent(network, round, frame);
+
+    /// <inheritdoc/>
     public void Passed(int network, ReadOnlySpan<byte> batch) => copy?.Take(network, batch);
 }

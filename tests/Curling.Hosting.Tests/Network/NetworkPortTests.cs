@@ -12,6 +12,7 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
 {
     private readonly string _directory = Directory.CreateTempSubdirectory("cnet").FullName;
     private readonly Lines _log = new();
+    private readonly List<(long Round, int Length)> _heldFor = [];
     private int _waits;
     private int _fulls;
 
@@ -20,6 +21,14 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
     void INetworkEvents.OutputWaits() => Interlocked.Increment(ref _waits);
 
     void INetworkEvents.OutputFull() => Interlocked.Increment(ref _fulls);
+
+    void INetworkEvents.Held(int network, long round, ReadOnlySpan<byte> frame)
+    {
+        lock (_heldFor)
+        {
+            _heldFor.Add((round, frame.Length));
+        }
+    }
 
     void INetworkEvents.Passed(int network, ReadOnlySpan<byte> batch)
     {
@@ -45,6 +54,7 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         PortCounters counters = await UntilAsync(network, c => c.HeldFrames == 2);
         Assert.Equal((3L, 0L), (counters.DroppedNoCable, counters.ReleasedFrames));
         Assert.Equal(2, _waits);
+        Assert.Equal([(2, 60), (2, 60), (2, 60), (3, 60), (3, 60)], _heldFor);
     }
 
     [Fact]

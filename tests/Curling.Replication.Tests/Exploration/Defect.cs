@@ -9,6 +9,8 @@ namespace Curling.Replication.Tests.Exploration;
 /// </summary>
 internal class Defect
 {
+    public virtual bool RaisesTheEpochLate => false;
+
     public virtual SenderSettings Settings(SenderSettings settings) => settings;
 
     public virtual SenderInput In(SenderInput input) => input;

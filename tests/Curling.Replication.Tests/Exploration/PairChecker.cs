@@ -26,6 +26,7 @@ internal sealed class PairChecker(PairWorld world)
     private readonly HashSet<long> _completeSaid = [];
     private readonly Queue<long> _uncommitted = new();
     private SenderState _senderState = SenderState.Starting;
+    private long _highestComplete;
     private long _capturing;
     private long _finalRound;
     private long _lastBegun;
@@ -97,6 +98,17 @@ internal sealed class PairChecker(PairWorld world)
         {
             Check(session, output);
         }
+    }
+
+    /// <summary>A frame of the guest leaves the primary's host.</summary>
+    /// <param name="inOrder">Whether it is the next one.</param>
+    /// <param name="afterCut">The last cut that the guest had been through when it sent it; 0 when it was not protected then or since.</param>
+    public void FrameLeaves(bool inOrder, long afterCut)
+    {
+        Rule(inOrder, Rules.OutputCommit, "frames leave in another order than the guest sent them");
+        Rule(
+            afterCut == 0 || _highestComplete > afterCut, Rules.OutputCommit,
+            $"a frame that was sent after the cut of round {afterCut} leaves, and no later round is whole at the receiver");
     }
 
     /// <summary>What must hold when everything has come to rest.</summary>
@@ -209,6 +221,7 @@ internal sealed class PairChecker(PairWorld world)
                 Rule(session.Whole.Count > 0 && session.Whole[^1].Round == complete.Round, Rules.OutputCommit, $"round {complete.Round} is said to be complete and is not whole");
                 Rule(session.Whole.Count < 2 || session.Whole[^2].Round < complete.Round, Rules.CommitOrder, $"round {complete.Round} is complete after a later one");
                 _completeSaid.Add(complete.Round);
+                _highestComplete = Math.Max(_highestComplete, complete.Round);
                 break;
             case ReceiverOutput.Discard discard:
                 Rule(session.Whole.All(w => w.Round != discard.Round), Rules.NothingLost, $"round {discard.Round} was whole and is discarded");

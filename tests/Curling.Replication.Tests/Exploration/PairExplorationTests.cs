@@ -41,6 +41,7 @@ public sealed class PairExplorationTests(ITestOutputHelper output)
     [InlineData(nameof(TakesTheSupersededBack), Rules.OneGuest)]
     [InlineData(nameof(ForgetsReady), Rules.Progress)]
     [InlineData(nameof(StopsTheSenderWhileItFences), Rules.OneGuest)]
+    [InlineData(nameof(CutsOutputLate), Rules.OutputCommit)]
     [InlineData(nameof(AcknowledgesTooEarly), Rules.CommitOrder)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
@@ -97,6 +98,7 @@ public sealed class PairExplorationTests(ITestOutputHelper output)
         nameof(TakesTheSupersededBack) => new TakesTheSupersededBack(),
         nameof(ForgetsReady) => new ForgetsReady(),
         nameof(StopsTheSenderWhileItFences) => new StopsTheSenderWhileItFences(),
+        nameof(CutsOutputLate) => new CutsOutputLate(),
         nameof(AcknowledgesTooEarly) => new AcknowledgesTooEarly(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),
     };

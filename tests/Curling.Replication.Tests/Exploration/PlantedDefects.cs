@@ -126,3 +126,9 @@ internal sealed class StopsTheSenderWhileItFences : Defect
             ? [new ReceiverOutput.Refuse(RefusalCode.Superseded, "planted")]
             : outputs;
 }
+
+/// <summary>The epoch is raised when the guest already runs again.</summary>
+internal sealed class CutsOutputLate : Defect
+{
+    public override bool RaisesTheEpochLate => true;
+}

@@ -16,6 +16,7 @@ internal sealed class SenderHost
 {
     private readonly PairWorld _world;
     private readonly Simulation _simulation;
+    private readonly GuestOutput _output;
     private Link? _handshake;
     private TimeSpan _heard;
     private long _tickPlanned = long.MaxValue;
@@ -24,6 +25,7 @@ internal sealed class SenderHost
     {
         _world = world;
         _simulation = world.Simulation;
+        _output = new GuestOutput(world);
         SenderSettings settings = new(
             world.Options.Incremental, world.Options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(40), TimeSpan.FromMilliseconds(250));
         Machine = new SenderMachine(world.Defect.Settings(settings));
@@ -44,6 +46,9 @@ internal sealed class SenderHost
     public SenderEnd? Ended { get; private set; }
 
     public GuestState Guest { get; private set; } = GuestState.Running;
+
+    /// <summary>Frames of the guest that left.</summary>
+    public long FramesLeft => _output.Left;
 
     public void Start() => Step(new SenderInput.GuestStarted());
 
@@ -71,6 +76,7 @@ internal sealed class SenderHost
             return;
         }
 
+        _output.Pass(Guest == GuestState.Running);
         IReadOnlyList<SenderOutput> outputs =
             _world.Defect.Out(input, Machine.Step(_world.Defect.In(input), _simulation.Now));
         if (_simulation.Records && (outputs.Count > 0 || input is not SenderInput.Tick))
@@ -81,6 +87,7 @@ internal sealed class SenderHost
         _world.Checker.Sender(input, outputs);
         foreach (SenderOutput output in outputs)
         {
+            _output.Carry(output);
             Carry(output);
         }
 
@@ -227,6 +234,7 @@ internal sealed class SenderHost
         }
 
         Guest = final ? GuestState.Stopped : Guest;
+        _output.Cut(begin.Round, link == Link);
         link.ToReceiver(new Message.End(new RoundEnd(begin.Round, final, 0, default, default)));
 
         // The end of the round is on the wire; the report of the capture may be late.

@@ -68,6 +68,8 @@ public sealed class CounterClient : IDisposable
     {
         byte[] got = new byte[256];
         long highest = 0;
+        long highestAsked = -1;
+        Dictionary<long, long> said = [];
         try
         {
             for (long question = 0; !_stop.IsCancellationRequested; question++)
@@ -84,13 +86,20 @@ public sealed class CounterClient : IDisposable
                         string[] answer = Encoding.ASCII.GetString(got, 0, length).Split(' ');
                         long value = long.Parse(answer[0], CultureInfo.InvariantCulture);
 
-                        // A datagram may come twice; the same answer twice is no contradiction, another question's value is.
-                        if (value < highest || (value == highest && answer[1] == text))
+                        // A datagram may come twice, the same words again are no contradiction. The same value for another question
+                        // is one, and a lower value for a question that was asked later.
+                        long asked = long.Parse(answer[1].AsSpan(1), CultureInfo.InvariantCulture);
+                        if ((said.TryGetValue(value, out long before) && before != asked) || (value < highest && asked > highestAsked))
                         {
-                            Interlocked.CompareExchange(ref _lie, $"question {question} was answered with {value} after {highest} had been said", null);
+                            Interlocked.CompareExchange(ref _lie, $"question {asked} was answered with {value} after {highest} had been said", null);
                         }
 
-                        highest = Math.Max(highest, value);
+                        said[value] = asked;
+                        if (value > highest)
+                        {
+                            (highest, highestAsked) = (value, asked);
+                        }
+
                         if (answer[1] == text)
                         {
                             Volatile.Write(ref _answers, _answers + 1);

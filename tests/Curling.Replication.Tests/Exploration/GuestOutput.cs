@@ -1,0 +1,113 @@
+using Curling.Replication.Output;
+using Curling.Replication.Sender;
+
+namespace Curling.Replication.Tests.Exploration;
+
+/// <summary>
+/// What the guest sends in a history, and the real gate before it. Each frame knows after which cut of which protection it was sent,
+/// which the gate does not.
+/// </summary>
+/// <remarks>It has chance of its own, so that histories are the same with it and without.</remarks>
+internal sealed class GuestOutput(PairWorld world)
+{
+    private readonly OutputGate _gate = new(1);
+    private readonly Random _random = new(world.Simulation.Seed + 7);
+    private readonly Queue<Frame> _socket = new();
+    private readonly Queue<Frame> _held = new();
+    private long _sent;
+    private long _left;
+    private long _protection;
+    private long _lastCut;
+
+    /// <summary>Frames that left.</summary>
+    public long Left => _left;
+
+    /// <summary>Time passes: the guest sends while it runs, QEMU's socket is read, what may leave leaves.</summary>
+    public void Pass(bool guestRuns)
+    {
+        if (guestRuns)
+        {
+            Send(_random.Next(0, 3));
+        }
+
+        Read(_random.Next(0, 4));
+        Leave();
+    }
+
+    /// <summary>The guest stands still for a round.</summary>
+    /// <param name="round">The round.</param>
+    /// <param name="forTheReceiver">Whether the connection that it is captured for stands.</param>
+    public void Cut(long round, bool forTheReceiver)
+    {
+        if (world.Defect.RaisesTheEpochLate)
+        {
+            // The guest runs already, and what it says is read before the epoch is raised.
+            After(round, forTheReceiver);
+            Send(1);
+            Read(_socket.Count);
+            _gate.Cut(round);
+        }
+        else
+        {
+            _gate.Cut(round);
+            After(round, forTheReceiver);
+        }
+
+        Leave();
+    }
+
+    /// <summary>Carries out what the machine says.</summary>
+    public void Carry(SenderOutput output)
+    {
+        switch (output)
+        {
+            case SenderOutput.HoldOutput hold:
+                _gate.Protect(hold.FirstRound);
+                break;
+            case SenderOutput.ReleaseOutput release:
+                _gate.Complete(release.Round);
+                break;
+            case SenderOutput.ReleaseAllOutput:
+                _gate.Unprotect();
+                _protection++;
+                _lastCut = 0;
+                break;
+        }
+
+        Leave();
+    }
+
+    private void After(long round, bool forTheReceiver) => _lastCut = forTheReceiver ? round : _lastCut;
+
+    private void Send(int frames)
+    {
+        for (; frames > 0; frames--)
+        {
+            _socket.Enqueue(new Frame(_sent++, _protection, _lastCut));
+        }
+    }
+
+    private void Read(int frames)
+    {
+        for (; frames > 0 && _socket.TryDequeue(out Frame frame); frames--)
+        {
+            _held.Enqueue(frame);
+            _gate.Admit(0, 1);
+        }
+    }
+
+    private void Leave()
+    {
+        int count = _gate.Releasable(0);
+        for (int i = 0; i < count; i++)
+        {
+            Frame frame = _held.Dequeue();
+            world.Checker.FrameLeaves(
+                frame.Number == _left++, frame.Protection == _protection ? frame.After : 0);
+        }
+
+        _gate.Release(0, count);
+    }
+
+    private readonly record struct Frame(long Number, long Protection, long After);
+}
