@@ -27,11 +27,14 @@ internal sealed partial class ReceiverDaemon : BackgroundService
     private readonly TimeProvider _time;
     private readonly ILogger<ReceiverDaemon> _log;
     private readonly IHostApplicationLifetime? _lifetime;
+    private static readonly TimeSpan TellTooManyAgain = TimeSpan.FromSeconds(10);
     private readonly ConcurrentDictionary<string, GuestSession> _sessions = new();
     private readonly SemaphoreSlim _admission = new(1, 1);
     private readonly TaskCompletionSource<Endpoint> _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Dictionary<string, long> _lastTold = [];
-    private int _handshakes;
+    private readonly List<FrameConnection> _silent = [];
+    private readonly HashSet<FrameConnection> _greeted = [];
+    private long _toldTooMany = long.MinValue / 2;
 
     /// <summary>Creates the daemon; it starts with the host.</summary>
     public ReceiverDaemon(ReceiverOptions options, TimeProvider time, ILogger<ReceiverDaemon> log, IHostApplicationLifetime? lifetime = null)
@@ -149,17 +152,14 @@ internal sealed partial class ReceiverDaemon : BackgroundService
     {
         string peer = socket.RemoteEndPoint is IPEndPoint remote ? new Endpoint(remote.Address.ToString(), remote.Port).ToString() : "?";
         FrameConnection connection = new(socket, 0, _time);
-        if (Interlocked.Increment(ref _handshakes) > Admission.MaxHandshakes)
+        if (MakeRoom(connection) is { } silent)
         {
-            Interlocked.Decrement(ref _handshakes);
-            Log.TooMany(_log, peer, Admission.MaxHandshakes);
-            await connection.DisposeAsync();
-            return;
+            await silent.DisposeAsync();
         }
 
         try
         {
-            await admission.AdmitAsync(connection, peer, _admission, cancellation);
+            await admission.AdmitAsync(connection, peer, _admission, () => Greeted(connection), cancellation);
         }
         catch (OperationCanceledException)
         {
@@ -167,7 +167,43 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         }
         finally
         {
-            Interlocked.Decrement(ref _handshakes);
+            lock (_silent)
+            {
+                _silent.Remove(connection);
+                _greeted.Remove(connection);
+            }
+        }
+    }
+
+    /// <summary>Whoever connects and says nothing must not keep a sender out: the one that has been silent longest goes.</summary>
+    private FrameConnection? MakeRoom(FrameConnection connection)
+    {
+        lock (_silent)
+        {
+            _silent.Add(connection);
+            if (_silent.Count <= Admission.MaxHandshakes)
+            {
+                return null;
+            }
+
+            if (_time.GetElapsedTime(_toldTooMany) > TellTooManyAgain)
+            {
+                _toldTooMany = _time.GetTimestamp();
+                Log.TooMany(_log, Admission.MaxHandshakes);
+            }
+
+            FrameConnection oldest = _silent[0];
+            _silent.RemoveAt(0);
+            return oldest;
+        }
+    }
+
+    private bool Greeted(FrameConnection connection)
+    {
+        lock (_silent)
+        {
+            _silent.Remove(connection);
+            return _greeted.Count < Admission.MaxHandshakes && _greeted.Add(connection);
         }
     }
 
@@ -269,8 +305,8 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         public static partial void RemovedAbandoned(ILogger log, int count);
 
         [LoggerMessage(EventName = "TooManyHandshakes", Level = LogLevel.Warning,
-            Message = "{Peer} is turned away: {Count} connections are shaking hands already. If they are not senders, close this port to them")]
-        public static partial void TooMany(ILogger log, string peer, int count);
+            Message = "More than {Count} connections are open and say nothing; the oldest are closed. If they are not senders, close this port to them")]
+        public static partial void TooMany(ILogger log, int count);
 
         [LoggerMessage(EventName = "HandshakeRefused", Level = LogLevel.Warning,
             Message = "{Peer} is refused: {Reason}")]

@@ -221,6 +221,55 @@ public sealed class WrongInputTests(ITestOutputHelper output)
     }
 
     [SkippableFact]
+    public async Task Hundred_connections_that_say_nothing_or_nonsense_keep_nobody_out()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        Receiver receiver = await lab.StartReceiverAsync();
+        using CancellationTokenSource stop = new();
+        Task[] hostile = [.. Enumerable.Range(0, 100).Select(i => BotherAsync(receiver.Port, i, stop.Token))];
+        await receiver.UntilLogAsync("connections are open and say nothing");
+        Sender sender = lab.StartSender(receiver.Endpoint, TestGuests.WriteBuiltin(lab.Directory, "served"));
+        await sender.UntilProtectedAsync();
+        await sender.UntilFreshRoundAsync();
+        sender.Signal(19); // SIGSTOP: no goodbye, and back again
+        await Task.Delay(200);
+        sender.Signal(18); // SIGCONT
+        await sender.UntilFreshRoundAsync();
+        await stop.CancelAsync();
+        await Task.WhenAll(hostile);
+        Assert.False(receiver.HasExited);
+    }
+
+    private static async Task BotherAsync(int port, int number, CancellationToken stop)
+    {
+        byte[] nonsense = new byte[64];
+        new Random(number).NextBytes(nonsense);
+        while (!stop.IsCancellationRequested)
+        {
+            using System.Net.Sockets.Socket socket = new(System.Net.Sockets.SocketType.Stream, System.Net.Sockets.ProtocolType.Tcp);
+            try
+            {
+                await socket.ConnectAsync(System.Net.IPAddress.Loopback, port, stop);
+                if (number % 4 == 0)
+                {
+                    await socket.SendAsync(nonsense, stop);
+                }
+
+                // Open until the receiver closes it.
+                while (await socket.ReceiveAsync(nonsense, stop) > 0)
+                {
+                }
+
+                await Task.Delay(20, stop);
+            }
+            catch (Exception e) when (e is OperationCanceledException or System.Net.Sockets.SocketException)
+            {
+                // Turned away.
+            }
+        }
+    }
+
+    [SkippableFact]
     public async Task Too_many_guests_and_a_name_that_is_taken()
     {
         await using Lab lab = new(output, TestGuests.Qemu("7.2"));

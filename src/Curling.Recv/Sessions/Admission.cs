@@ -27,7 +27,7 @@ internal sealed partial class Admission(
     TimeProvider time,
     ILogger log)
 {
-    /// <summary>Connections that may shake hands at once.</summary>
+    /// <summary>Connections that may be open and have not said who they are.</summary>
     public const int MaxHandshakes = 64;
 
     private const int MaxVcpus = 255;
@@ -36,11 +36,22 @@ internal sealed partial class Admission(
     private static readonly TimeSpan FilesLimit = TimeSpan.FromMinutes(10);
 
     /// <summary>Admits a connection, or refuses and closes it.</summary>
-    public async Task AdmitAsync(FrameConnection connection, string peer, SemaphoreSlim oneAtATime, CancellationToken cancellation)
+    /// <param name="connection">The connection; owned here from now on.</param>
+    /// <param name="peer">Its other end, for logs.</param>
+    /// <param name="oneAtATime">Sessions are found and made by one at a time.</param>
+    /// <param name="greeted">Called when the peer has said who it is; false when there are too many like it.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
+    public async Task AdmitAsync(
+        FrameConnection connection, string peer, SemaphoreSlim oneAtATime, Func<bool> greeted, CancellationToken cancellation)
     {
         try
         {
             Hello hello = await ReceiveHelloAsync(connection, cancellation);
+            if (!greeted())
+            {
+                throw new RefusedException(RefusalCode.Limit, $"{MaxHandshakes} senders are shaking hands at this moment; try again");
+            }
+
             GuestDefinition guest = Check(hello);
             int[] missing = [.. Enumerable.Range(0, hello.Files.Count).Where(i => !files.Has(hello.Files[i]))];
             long committed = sessions.TryGetValue(guest.Name, out GuestSession? known) && known.Sender == hello.Sender ? known.CommittedRound : 0;
