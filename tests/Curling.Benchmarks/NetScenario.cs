@@ -22,7 +22,7 @@ internal static class NetScenario
     {
         string qemu = TestGuests.Qemu("7.2");
         int trips = quick ? 300 : 3000;
-        TimeSpan bulk = TimeSpan.FromSeconds(quick ? 2 : 5);
+        TimeSpan bulk = TimeSpan.FromSeconds(quick ? 1 : 5);
         Seen plain = await PlainAsync(qemu, trips, bulk);
         report("net.rtt.plain_us", plain.TripP50, "");
         report("net.bulk.out.plain_mib", plain.Out / (1 << 20), "");
@@ -47,7 +47,7 @@ internal static class NetScenario
         foreach ((string name, string[] options) in kinds)
         {
             List<double> waits = [];
-            for (int i = 0; i < (quick ? 3 : 20); i++)
+            for (int i = 0; i < (quick ? 2 : 20); i++)
             {
                 try
                 {
