@@ -93,26 +93,34 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             OnSilence = options.OnSilence,
             Fences = options.FenceCommand is not null,
         };
-        if (restored is null)
+        try
         {
-            _machine = new ReceiverMachine(settings);
-            _committed = new CommittedState(directory.MemoryPath);
-            _journal = RoundJournal.Create(directory.MemoryPath, Chunks(MaxRoundBytes));
-        }
-        else
-        {
-            _isRestored = true;
-            _machine = new ReceiverMachine(settings, restored.Last.Round);
-            _committed = restored.Committed;
-            _journal = restored.Journal;
-            _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}";
-        }
+            if (restored is null)
+            {
+                _machine = new ReceiverMachine(settings);
+                _committed = new CommittedState(directory.MemoryPath);
+                _journal = RoundJournal.Create(directory.MemoryPath, Chunks(MaxRoundBytes));
+            }
+            else
+            {
+                _isRestored = true;
+                _machine = new ReceiverMachine(settings, restored.Last.Round);
+                _committed = restored.Committed;
+                _journal = restored.Journal;
+                _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}";
+            }
 
-        _pool = new ChunkPool(DataFrame.ChunkBytes, MaxRoundBytes, Path.Combine(directory.MemoryPath, PrefetchFile));
-        if (options.Listen.Port != 0)
+            _pool = new ChunkPool(DataFrame.ChunkBytes, MaxRoundBytes, Path.Combine(directory.MemoryPath, PrefetchFile));
+            if (options.Listen.Port != 0)
+            {
+                // A port that the system chooses is another one the next time: nobody would find the session again.
+                new SessionFile(options.Listen.ToString(), MaxRoundBytes, hello).Write(directory.MemoryPath);
+            }
+        }
+        catch
         {
-            // A port that the system chooses is another one the next time: nobody would find the session again.
-            new SessionFile(options.Listen.ToString(), MaxRoundBytes, hello).Write(directory.MemoryPath);
+            _network.Dispose();
+            throw;
         }
 
         _loop = Task.Run(RunAsync);

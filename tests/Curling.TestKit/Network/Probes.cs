@@ -45,7 +45,7 @@ public static class Probes
         Socket socket, TimeSpan time, Func<Socket, Memory<byte>, CancellationToken, ValueTask<int>> move)
     {
         using Socket mine = socket;
-        using CancellationTokenSource limit = new(Patience);
+        using CancellationTokenSource limit = new(time + TimeSpan.FromSeconds(15));
         byte[] bytes = new byte[256 * 1024];
         long moved = 0;
 
