@@ -103,7 +103,13 @@ public sealed class TransportTests
                 await a.SendInPlaceAsync(FrameType.RoundData, large, 0, cut.Token);
             }
         });
-        await Task.Delay(50);
+        // Nobody reads at the other end: once nothing more goes out, a frame is under way.
+        for (long sent = -1; sent != a.BytesSent || sent == 0;)
+        {
+            sent = a.BytesSent;
+            await Task.Delay(300);
+        }
+
         await cut.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => sending);
         await Assert.ThrowsAsync<IOException>(async () => await a.SendAsync(FrameType.Heartbeat, new byte[8], CancellationToken.None));
