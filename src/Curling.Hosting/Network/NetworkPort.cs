@@ -9,19 +9,6 @@ using Microsoft.Extensions.Logging;
 
 namespace Curling.Hosting.Network;
 
-/// <summary>What becomes of frames that come from the host.</summary>
-internal enum InboundMode
-{
-    /// <summary>They are read and dropped: the guest does not run here.</summary>
-    Drop = 1,
-
-    /// <summary>They wait in the device: the guest is about to run here.</summary>
-    Wait = 2,
-
-    /// <summary>They are passed on at once.</summary>
-    Pass = 3,
-}
-
 /// <summary>
 /// One network card's cable: QEMU's end is a Unix socket on which each frame has its length before it, the host's end is a tap
 /// device. Frames for the guest are passed on at once, frames of the guest when the gate lets them.
@@ -41,21 +28,17 @@ internal sealed partial class NetworkPort : IDisposable
     private static readonly TimeSpan Reopen = TimeSpan.FromSeconds(1);
     private readonly int _index;
     private readonly NetworkDefinition _network;
-    private readonly string _attach;
     private readonly OutputGate _gate;
     private readonly INetworkEvents _events;
     private readonly ILogger _log;
     private readonly string _guest;
-    private readonly string _path;
-    private readonly Socket _listener;
+    private readonly TapCable _host;
+    private readonly QemuCable _qemu;
     private readonly FrameRing _ring;
     private readonly byte[] _batch;
     private readonly Readiness _outbound = new();
     private readonly Readiness _inbound = new();
-    private readonly Lock _tapLock = new();
     private readonly Thread[] _threads;
-    private TapDevice? _tap;
-    private Socket? _qemu;
     private ReplayedFrames? _replay;
     private volatile InboundMode _mode;
     private volatile bool _mayLeave;
@@ -78,28 +61,22 @@ internal sealed partial class NetworkPort : IDisposable
     {
         _index = index;
         _network = network;
-        _attach = attach;
         _gate = gate;
         _events = events;
         _log = log;
         _guest = guest;
-        _path = path;
         _mode = active ? InboundMode.Pass : InboundMode.Drop;
         _mayLeave = active;
         _ring = new FrameRing((int)Math.Clamp(heldBytes, 1 << 20, 1 << 30), MaxHeldFrames, network.Mtu + HeaderBytes);
         _batch = GC.AllocateUninitializedArray<byte>(BatchFrames * (PrefixBytes + network.Mtu + HeaderBytes), pinned: true);
-        _tap = OpenTap();
+        _host = new TapCable(network, attach);
         try
         {
-            File.Delete(path);
-            _listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-            _listener.Bind(new UnixDomainSocketEndPoint(path));
-            _listener.Listen(1);
-            _listener.Blocking = false;
+            _qemu = new QemuCable(path);
         }
         catch
         {
-            _tap?.Dispose();
+            _host.Dispose();
             throw;
         }
 
@@ -110,13 +87,13 @@ internal sealed partial class NetworkPort : IDisposable
     public Percentiles HeldMicros { get; } = new();
 
     /// <summary>Whether QEMU's end is there.</summary>
-    public bool IsConnected => Volatile.Read(ref _qemu) is not null;
+    public bool IsConnected => _qemu.Connection is not null;
 
     /// <summary>The numbers of this port.</summary>
     public PortCounters Counters => new(
         _network.Mac,
-        _attach,
-        _tap?.Name,
+        _host.Attach,
+        _host.Device?.Name,
         Volatile.Read(ref _heldFrames),
         Volatile.Read(ref _heldBytes),
         Volatile.Read(ref _released),
@@ -125,7 +102,7 @@ internal sealed partial class NetworkPort : IDisposable
         Volatile.Read(ref _noCable),
         Volatile.Read(ref _passed),
         Volatile.Read(ref _passedBytes),
-        _tap?.HostDropped() ?? 0);
+        _host.Device?.HostDropped() ?? 0);
 
     /// <summary>Looks at the gate again.</summary>
     public void Wake() => _outbound.Wake();
@@ -136,10 +113,10 @@ internal sealed partial class NetworkPort : IDisposable
     {
         _mode = InboundMode.Wait;
         _inbound.Wake();
-        Announce();
+        _host.Announce();
         foreach (ReadOnlyMemory<byte> framed in sent?.Of(_index) ?? [])
         {
-            Write(framed.Span[PrefixBytes..]);
+            _host.Write(framed.Span[PrefixBytes..]);
         }
 
         _mayLeave = true;
@@ -152,31 +129,7 @@ internal sealed partial class NetworkPort : IDisposable
         _replay = replay;
         _mode = InboundMode.Pass;
         _inbound.Wake();
-        Announce();
-    }
-
-    /// <summary>Tells the host's network where the guest's address is now: a reverse ARP request, as QEMU itself sends.</summary>
-    public void Announce()
-    {
-        byte[] frame = new byte[60];
-        byte[] mac = _network.MacBytes();
-        frame.AsSpan(0, 6).Fill(0xFF);
-        mac.CopyTo(frame, 6);
-        ReadOnlySpan<byte> head = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
-        head.CopyTo(frame.AsSpan(12));
-        mac.CopyTo(frame, 22);
-        mac.CopyTo(frame, 32);
-        lock (_tapLock)
-        {
-            try
-            {
-                _tap?.Write(frame);
-            }
-            catch (TapException)
-            {
-                // The thread that reads from it notices, and tells.
-            }
-        }
+        _host.Announce();
     }
 
     /// <inheritdoc/>
@@ -190,12 +143,10 @@ internal sealed partial class NetworkPort : IDisposable
             thread.Join();
         }
 
-        _qemu?.Dispose();
-        _listener.Dispose();
-        _tap?.Dispose();
+        _qemu.Dispose();
+        _host.Dispose();
         _outbound.Dispose();
         _inbound.Dispose();
-        File.Delete(_path);
     }
 
     private static Thread Start(Action run, string name)
@@ -204,13 +155,6 @@ internal sealed partial class NetworkPort : IDisposable
         thread.Start();
         return thread;
     }
-
-    private TapDevice? OpenTap() => _attach.Split(':') switch
-    {
-        ["tap", { } name] => TapDevice.Open(name, _network.Mtu, bridge: null),
-        ["bridge", { } bridge] => TapDevice.Open("curling%d", _network.Mtu, bridge),
-        _ => null,
-    };
 
     private void RunOutbound()
     {
@@ -222,7 +166,7 @@ internal sealed partial class NetworkPort : IDisposable
                 Release();
             }
 
-            if (_qemu is not { } qemu)
+            if (_qemu.Connection is not { } qemu)
             {
                 Accept();
                 continue;
@@ -235,39 +179,27 @@ internal sealed partial class NetworkPort : IDisposable
             catch (InvalidDataException e)
             {
                 Log.Broken(_log, _guest, _network.Mac, e.Message);
-                Disconnect(qemu);
+                Disconnect();
             }
         }
     }
 
     private void Accept()
     {
-        if (_listener.Poll(TimeSpan.Zero, SelectMode.SelectRead))
+        if (_qemu.TryAccept())
         {
-            try
-            {
-                Socket qemu = _listener.Accept();
-                qemu.Blocking = false;
-                qemu.SendBufferSize = 1 << 20;
-                Volatile.Write(ref _qemu, qemu);
-                _inbound.Wake();
-            }
-            catch (SocketException)
-            {
-                // Gone again before it was accepted.
-            }
+            _inbound.Wake();
         }
         else
         {
-            _outbound.Wait(_listener.SafeHandle, null, 1000);
+            _outbound.Wait(_qemu.Listener, null, 1000);
         }
     }
 
-    private void Disconnect(Socket qemu)
+    private void Disconnect()
     {
         _ring.ForgetPart();
-        Volatile.Write(ref _qemu, null);
-        qemu.Close();
+        _qemu.Disconnect();
     }
 
     private void Receive(Socket qemu)
@@ -309,7 +241,7 @@ internal sealed partial class NetworkPort : IDisposable
 
         if (ended)
         {
-            Disconnect(qemu);
+            Disconnect();
         }
         else if (room.IsEmpty && frames == 0)
         {
@@ -339,7 +271,7 @@ internal sealed partial class NetworkPort : IDisposable
         {
             ReadOnlySpan<byte> frame = _ring.First(out long stamp);
             HeldMicros.Add((long)Stopwatch.GetElapsedTime(stamp, now).TotalMicroseconds);
-            if (Write(frame))
+            if (_host.Write(frame))
             {
                 Volatile.Write(ref _released, _released + 1);
                 Volatile.Write(ref _releasedBytes, _releasedBytes + frame.Length);
@@ -355,22 +287,6 @@ internal sealed partial class NetworkPort : IDisposable
         _gate.Release(_index, count);
         Volatile.Write(ref _heldFrames, _ring.Count);
         Volatile.Write(ref _heldBytes, _ring.Bytes);
-    }
-
-    private bool Write(ReadOnlySpan<byte> frame)
-    {
-        lock (_tapLock)
-        {
-            try
-            {
-                return _tap?.Write(frame) == true;
-            }
-            catch (TapException)
-            {
-                // The thread that reads from it notices, and tells.
-                return false;
-            }
-        }
     }
 
     private void RunInbound()
@@ -390,7 +306,7 @@ internal sealed partial class NetworkPort : IDisposable
                     Replay(replay);
                 }
 
-                if (_tap is not { } tap)
+                if (_host.Device is not { } tap)
                 {
                     _inbound.Wait(null, null, 1000);
                     continue;
@@ -459,7 +375,7 @@ internal sealed partial class NetworkPort : IDisposable
     {
         while (!batch.IsEmpty && !_stopping)
         {
-            if (Volatile.Read(ref _qemu) is not { } qemu)
+            if (_qemu.Connection is not { } qemu)
             {
                 return false;
             }
@@ -491,25 +407,15 @@ internal sealed partial class NetworkPort : IDisposable
 
     private void ReplaceTap()
     {
-        lock (_tapLock)
-        {
-            _tap?.Dispose();
-            _tap = null;
-        }
-
+        _host.Remove();
         string? told = null;
         while (!_stopping)
         {
             _inbound.Wait(null, null, (int)Reopen.TotalMilliseconds);
             try
             {
-                TapDevice? tap = OpenTap();
-                lock (_tapLock)
-                {
-                    _tap = tap;
-                }
-
-                Log.TapBack(_log, _guest, _network.Mac, tap?.Name ?? "none");
+                _host.Reopen();
+                Log.TapBack(_log, _guest, _network.Mac, _host.Device?.Name ?? "none");
                 return;
             }
             catch (TapException e)

@@ -1,0 +1,98 @@
+using System.Text.Json;
+using Curling.Hosting.Network;
+using Curling.Hosting.Options;
+using Curling.Hosting.Transport;
+using Curling.Linux.Memory;
+using Curling.Protocol;
+using Curling.Qemu.Guests;
+using Curling.Replication.Sender;
+using Curling.Send.Guest;
+using Curling.Send.Links;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Send;
+
+/// <summary>Connections to the receiver, and what becomes of the guest's output with and without one.</summary>
+internal sealed partial class SenderDaemon
+{
+    private async Task ConnectAsync()
+    {
+        try
+        {
+            PrimaryGuest guest = _guest!;
+            using JsonDocument definition = JsonDocument.Parse(GuestDefinitionReader.Serialize(guest.Definition));
+            Hello hello = new(
+                _sender,
+                Generation,
+                definition.RootElement,
+                guest.Qemu.Launch.MachineType,
+                guest.Qemu.Launch.Accelerator,
+                guest.Qemu.Version.ToString(),
+                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound],
+                [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
+                _capture!.Blocks);
+            ReceiverLink link = await ReceiverLink.ConnectAsync(
+                _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
+            await _capturing;
+            _link = link;
+            if (_copy is { } copy && link.TakesInbound && !guest.Network.IsEmpty)
+            {
+                copy.Attach(link.Connection);
+            }
+
+            if (link.Rounds.Encoding is { } encoding)
+            {
+                encoding.Changed = (way, rate) => Log.Compression(_log, guest.Definition.Name, Name(way), ByteSize.Format(rate));
+            }
+
+            if (_lateGoodbye is { } goodbye)
+            {
+                link.SayGoodbye(goodbye.Reason, goodbye.Text);
+            }
+
+            _ = link.RunAsync(input => Post(link, input));
+            _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
+            Post(link, new SenderInput.Ready());
+        }
+        catch (RefusedException e)
+        {
+            Post(null, new SenderInput.Refused(e.Code, e.Message));
+            Log.Refused(_log, _options.Target.ToString(), e.Message);
+        }
+        catch (Exception e) when (e is IOException or ProtocolException or System.Net.Sockets.SocketException)
+        {
+            if (_lastNotConnected is not { } last || last.Reason != e.Message || Now - last.At > TellAgain)
+            {
+                _lastNotConnected = (Now, e.Message);
+                Log.NotConnected(_log, _options.Target.ToString(), e.Message);
+            }
+
+            Post(null, new SenderInput.LinkLost(e.Message));
+        }
+        catch (OperationCanceledException)
+        {
+            // The sender stops.
+        }
+    }
+
+    private async Task CloseLinkAsync()
+    {
+        if (Interlocked.Exchange(ref _link, null) is { } link)
+        {
+            _copy?.Detach(link.Connection);
+            await link.CloseAsync();
+        }
+    }
+
+    private void ReleaseAll()
+    {
+        GuestNetwork network = _guest!.Network;
+        long held = network.Gate.Held;
+        network.Gate.Unprotect();
+        network.Wake();
+        if (!network.IsEmpty)
+        {
+            Log.OutputReleased(_log, _guest.Definition.Name, held);
+        }
+    }
+}
