@@ -96,7 +96,7 @@ internal static class SenderCommands
         {
             Description = "Do not send what the guest receives to the receiver as well: clients may wait for a retransmission after a failover",
         };
-        Option<bool> releaseEarly = new("--unsafe-release-output-early")
+        Option<bool> releaseEarly = new("--test-release-output-early")
         {
             Description = "For tests: let output leave before it is safe",
             Hidden = true,

@@ -90,7 +90,7 @@ public sealed class NetworkTests(ITestOutputHelper output)
         using NetworkLab hosts = new();
         await using Lab lab = new(output, TestGuests.Qemu("7.2"));
         (Receiver receiver, Sender sender) = await ProtectAsync(
-            lab, hosts, "web", "--unsafe-release-output-early", "--sync", "periodic", "--interval", "500ms", "--no-replay-inbound");
+            lab, hosts, "web", "--test-release-output-early", "--sync", "periodic", "--interval", "500ms", "--no-replay-inbound");
         string? lie = await AskAcrossFailoverAsync(hosts, receiver, sender);
         output.WriteLine(lie ?? "");
         Assert.NotNull(lie);
