@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Buffers.Binary;
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using Curling.Protocol;
 
 namespace Curling.Hosting.Transport;
@@ -119,6 +120,7 @@ public sealed class FrameConnection : IAsyncDisposable
     /// <param name="payloadHash">The payload's <see cref="FrameHeader.HashOf"/>.</param>
     /// <param name="cancellation">Cuts the stream.</param>
     /// <exception cref="IOException">The connection is gone.</exception>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     public async ValueTask SendInPlaceAsync(
         FrameType type, Memory<byte> frame, ulong payloadHash, CancellationToken cancellation)
     {
@@ -216,6 +218,7 @@ public sealed class FrameConnection : IAsyncDisposable
         return new FrameHeader(type, length, _sent++, hash);
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask WriteAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellation)
     {
         bool done = false;

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
+using System.Threading.Channels;
 using Curling.Hosting.Transport;
 using Curling.Protocol;
 
@@ -28,7 +29,11 @@ internal sealed class InboundCopy : IAsyncDisposable
     private readonly Lock _lock = new();
     private readonly (long Stamp, long Sequence)[] _marks = new (long, long)[MarksKept];
     private readonly CancellationTokenSource _cancellation = new();
-    private readonly SemaphoreSlim _some = new(0, 1);
+
+    // Whether there is something to send; a wait for it allocates nothing.
+    private readonly Channel<bool> _some = Channel.CreateBounded<bool>(
+        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite, SingleReader = true });
+
     private byte[] _filling = NewBuffer();
     private byte[] _sending = NewBuffer();
     private int _filled = FrameHeader.Bytes;
@@ -139,7 +144,7 @@ internal sealed class InboundCopy : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await _cancellation.CancelAsync();
-        Signal();
+        _some.Writer.Complete();
         await _loop;
         _cancellation.Dispose();
     }
@@ -192,29 +197,16 @@ internal sealed class InboundCopy : IAsyncDisposable
         Volatile.Write(ref _frames, _frames + (entry.Kind == InboundKind.Frame ? 1 : 0));
     }
 
-    private void Signal()
-    {
-        if (_some.CurrentCount == 0)
-        {
-            try
-            {
-                _some.Release();
-            }
-            catch (SemaphoreFullException)
-            {
-                // Another thread was faster; one signal is enough.
-            }
-        }
-    }
+    private void Signal() => _some.Writer.TryWrite(true);
 
     private async Task RunAsync(FrameConnection connection, Task before)
     {
         await before;
         try
         {
-            while (true)
+            while (await _some.Reader.WaitToReadAsync(CancellationToken.None))
             {
-                await _some.WaitAsync(_cancellation.Token);
+                _some.Reader.TryRead(out _);
                 int length;
                 lock (_lock)
                 {
