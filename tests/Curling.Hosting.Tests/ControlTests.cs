@@ -116,7 +116,7 @@ public sealed class ControlTests : IDisposable
         {
             Process = new ProcessStatus(1, 2, 3, 4),
             Sent = new SentStatus(5, 6, 7, 8, "lz4"),
-            Output = new OutputStatus("output", true, 1, 2, 9, 3, 4, 5, [new PortCounters("52:54:00:00:00:01", "bridge:br0", "curling0", 6, 7, 8, 9, 10, 11, 12, 13, 14)]),
+            Output = new OutputStatus("output", true, 1, 2, 9, 3, 4, 5, [new PortCounters("52:54:00:00:00:01", "bridge:br0", "curling0", 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)]),
         };
         Assert.Equal(
             "{\"role\":\"sender\",\"guest\":\"web\",\"state\":\"base\",\"round\":3,\"committedRound\":2,\"guestPid\":42,"
@@ -128,11 +128,12 @@ public sealed class ControlTests : IDisposable
             + "\"output\":{\"sync\":\"output\",\"held\":true,\"heldMicrosecondsP50\":1,\"heldMicrosecondsP99\":2,\"ackMicrosecondsP50\":9,\"inboundCopiedFrames\":3,"
             + "\"inboundCopiedBytes\":4,\"inboundLeftOutFrames\":5,\"networks\":[{\"mac\":\"52:54:00:00:00:01\",\"attach\":\"bridge:br0\","
             + "\"device\":\"curling0\",\"heldFrames\":6,\"heldBytes\":7,\"releasedFrames\":8,\"releasedBytes\":9,\"droppedMisfits\":10,"
-            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14}]}}",
+            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14,\"overruns\":15}]}}",
             JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
         Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
         Assert.Contains("50 %", StatusText.Format(sender));
         Assert.Contains("52:54:00:00:00:01 on curling0 (bridge:br0)", StatusText.Format(sender));
+        Assert.Contains("stopped 15 times with no room", StatusText.Format(sender));
     }
 
     private async Task<string> SayAsync(byte[] bytes)

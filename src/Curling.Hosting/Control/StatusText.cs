@@ -98,6 +98,11 @@ public static class StatusText
                 Row(text, "", $"dropped: {port.DroppedMisfits} too long or short, {port.DroppedNoCable} with no cable,"
                     + $" {port.HostDroppedFrames} by the host because the guest was too slow");
             }
+
+            if (port.Overruns > 0)
+            {
+                Row(text, "", $"stopped {port.Overruns} times with no room for what the card had queued: raise --max-held-output");
+            }
         }
     }
 

@@ -42,6 +42,9 @@ internal sealed class FrameRing
     /// <summary>Their bytes.</summary>
     public long Bytes { get; private set; }
 
+    /// <summary>Bytes of a frame that has arrived in part.</summary>
+    public int Part => _fill - _parse;
+
     /// <summary>Frames dropped because they were longer than the network's MTU allows, or shorter than a frame's header.</summary>
     public long Misfits { get; private set; }
 

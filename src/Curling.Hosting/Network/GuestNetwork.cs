@@ -79,6 +79,32 @@ public sealed class GuestNetwork : IDisposable
         }
     }
 
+    /// <summary>
+    /// The guest is about to be stopped: what its cards have queued is taken, also beyond the limit, for QEMU would drop it.
+    /// </summary>
+    /// <param name="limit">How long to wait where a card was held up; zero not to wait.</param>
+    public void BeforeStop(TimeSpan limit)
+    {
+        foreach (NetworkPort port in _ports)
+        {
+            port.BeforeStop();
+        }
+
+        foreach (NetworkPort port in _ports)
+        {
+            port.AwaitDrained(limit);
+        }
+    }
+
+    /// <summary>The guest stood still after <see cref="BeforeStop"/>, or was not stopped after all.</summary>
+    public void AfterStop()
+    {
+        foreach (NetworkPort port in _ports)
+        {
+            port.AfterStop();
+        }
+    }
+
     /// <summary>The guest has ended for good, on all hosts: lets everything leave that waits.</summary>
     /// <param name="limit">How long it may take.</param>
     public async Task LeaveAsync(TimeSpan limit)

@@ -34,6 +34,8 @@ public interface INetworkEvents
 /// <param name="PassedFrames">Frames passed on to the guest.</param>
 /// <param name="PassedBytes">Their bytes.</param>
 /// <param name="HostDroppedFrames">Frames for the guest that the host's kernel dropped because the guest did not take them in time.</param>
+/// <param name="Overruns">Stops of the guest at which there was no room for what its card had queued: QEMU may have dropped a frame each time.</param>
 public sealed record PortCounters(
     string Mac, string Attach, string? Device, long HeldFrames, long HeldBytes, long ReleasedFrames, long ReleasedBytes,
-    long DroppedMisfits, long DroppedNoCable, long PassedFrames, long PassedBytes, long HostDroppedFrames);
+    long DroppedMisfits, long DroppedNoCable, long PassedFrames, long PassedBytes, long HostDroppedFrames,
+    long Overruns);

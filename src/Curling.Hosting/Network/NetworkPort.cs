@@ -23,9 +23,15 @@ internal sealed partial class NetworkPort : IDisposable
     private const int BatchFrames = 64;
     private const int MaxHeldFrames = 1 << 15;
 
+    // For what QEMU has queued at the stops of a few rounds in flight: each is at most a socket's buffer and a card's queue.
+    private const int ReserveBytes = 4 << 20;
+    private const int ReserveFrames = 1 << 12;
+
     // An Ethernet header, with a VLAN tag.
     private const int HeaderBytes = 18;
     private static readonly TimeSpan Reopen = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan TellAgain = TimeSpan.FromSeconds(10);
+    private readonly long _heldLimit;
     private readonly int _index;
     private readonly NetworkDefinition _network;
     private readonly OutputGate _gate;
@@ -38,12 +44,17 @@ internal sealed partial class NetworkPort : IDisposable
     private readonly byte[] _batch;
     private readonly Readiness _outbound = new();
     private readonly Readiness _inbound = new();
+    private readonly ManualResetEventSlim _drained = new();
     private readonly Thread[] _threads;
     private ReplayedFrames? _replay;
     private volatile InboundMode _mode;
     private volatile bool _mayLeave;
     private volatile bool _stopping;
-    private bool _full;
+    private volatile bool _full;
+    private volatile bool _drains;
+    private volatile bool _overran;
+    private long _overruns;
+    private long _lastToldOverrun;
     private long _heldFrames;
     private long _heldBytes;
     private long _misfits;
@@ -67,7 +78,8 @@ internal sealed partial class NetworkPort : IDisposable
         _guest = guest;
         _mode = active ? InboundMode.Pass : InboundMode.Drop;
         _mayLeave = active;
-        _ring = new FrameRing((int)Math.Clamp(heldBytes, 1 << 20, 1 << 30), MaxHeldFrames, network.Mtu + HeaderBytes);
+        _heldLimit = Math.Clamp(heldBytes, 1 << 20, 1 << 30);
+        _ring = new FrameRing((int)_heldLimit + ReserveBytes, MaxHeldFrames + ReserveFrames, network.Mtu + HeaderBytes);
         _batch = GC.AllocateUninitializedArray<byte>(BatchFrames * (PrefixBytes + network.Mtu + HeaderBytes), pinned: true);
         _host = new TapCable(network, attach);
         try
@@ -102,10 +114,42 @@ internal sealed partial class NetworkPort : IDisposable
         Volatile.Read(ref _noCable),
         Volatile.Read(ref _passed),
         Volatile.Read(ref _passedBytes),
-        _host.Device?.HostDropped() ?? 0);
+        _host.Device?.HostDropped() ?? 0,
+        Volatile.Read(ref _overruns));
 
     /// <summary>Looks at the gate again.</summary>
     public void Wake() => _outbound.Wake();
+
+    /// <summary>
+    /// The guest is about to be stopped. QEMU drops what its card has queued at a stop and cannot hand over at once, so from here
+    /// on frames are taken also beyond the limit, into a reserve.
+    /// </summary>
+    public void BeforeStop()
+    {
+        _drained.Reset();
+        _overran = false;
+        _drains = true;
+
+        // Either this thread sees that the guest is held up, or the other that a stop is near.
+        Interlocked.MemoryBarrier();
+        if (_full)
+        {
+            _outbound.Wake();
+        }
+    }
+
+    /// <summary>Waits, only if the guest was held up, until what waited has been taken.</summary>
+    /// <param name="limit">How long at the most.</param>
+    public void AwaitDrained(TimeSpan limit)
+    {
+        if (_full)
+        {
+            _drained.Wait(limit);
+        }
+    }
+
+    /// <summary>The guest stood still, and the limit counts again.</summary>
+    public void AfterStop() => _drains = false;
 
     /// <summary>From here on frames of the guest may leave, as the gate says; frames for it wait in the device.</summary>
     /// <param name="sent">What the guest had sent at the primary and may not have left there.</param>
@@ -147,6 +191,7 @@ internal sealed partial class NetworkPort : IDisposable
         _host.Dispose();
         _outbound.Dispose();
         _inbound.Dispose();
+        _drained.Dispose();
     }
 
     private static Thread Start(Action run, string name)
@@ -206,18 +251,24 @@ internal sealed partial class NetworkPort : IDisposable
     {
         // What there was no room for may have room now.
         int frames = _ring.Take(0, Stopwatch.GetTimestamp());
-        Span<byte> room = _ring.Room();
+        bool drains = _drains;
+        Span<byte> room = Room(drains);
         bool ended = false;
         if (!room.IsEmpty)
         {
-            _full = false;
+            _full &= drains;
             int got = qemu.Receive(room, SocketFlags.None, out SocketError error);
             ended = got == 0 && error != SocketError.WouldBlock;
             if (got > 0)
             {
                 frames += _ring.Take(got, Stopwatch.GetTimestamp());
             }
-            else if (!ended && frames == 0)
+            else if (drains && _full)
+            {
+                _drained.Set();
+            }
+
+            if (got <= 0 && !ended && frames == 0)
             {
                 _outbound.Wait(qemu.SafeHandle, null, 1000);
             }
@@ -251,10 +302,53 @@ internal sealed partial class NetworkPort : IDisposable
                 _events.OutputFull();
             }
 
+            CountOverrun(drains);
+            Interlocked.MemoryBarrier();
+            if (_drains && !drains)
+            {
+                return;
+            }
+
             if (!_mayLeave || _gate.Releasable(_index) == 0)
             {
                 _outbound.Wait(null, null, 1000);
             }
+        }
+    }
+
+    /// <summary>Where to receive to; empty when nothing more is taken from the guest.</summary>
+    private Span<byte> Room(bool drains)
+    {
+        Span<byte> room = _ring.Room();
+        if (drains)
+        {
+            return room;
+        }
+
+        long left = _ring.Count < MaxHeldFrames ? _heldLimit - _ring.Bytes - _ring.Part : 0;
+        return left > 0 ? room[..(int)Math.Min(room.Length, left)] : default;
+    }
+
+    private void CountOverrun(bool drains)
+    {
+        if (!drains)
+        {
+            return;
+        }
+
+        _drained.Set();
+        if (_overran)
+        {
+            return;
+        }
+
+        _overran = true;
+        Volatile.Write(ref _overruns, _overruns + 1);
+        long now = Stopwatch.GetTimestamp();
+        if (_overruns == 1 || Stopwatch.GetElapsedTime(_lastToldOverrun, now) > TellAgain)
+        {
+            _lastToldOverrun = now;
+            Log.Overrun(_log, _guest, _network.Mac, _overruns);
         }
     }
 
@@ -435,6 +529,11 @@ internal sealed partial class NetworkPort : IDisposable
             Message = "{Guest}: QEMU's stream of the network {Mac} breaks its own rules: {Reason}. The guest runs on without this network; restart"
                 + " the guest when it suits, and report this with QEMU's version")]
         public static partial void Broken(ILogger log, string guest, string mac, string reason);
+
+        [LoggerMessage(EventName = "OutputOverrun", Level = LogLevel.Warning,
+            Message = "{Guest}: network {Mac}: the guest was stopped for a round while there was no room for what its card had queued ({Count} times so"
+                + " far); QEMU may have dropped a frame. Raise --max-held-output, or give the receiver more bandwidth")]
+        public static partial void Overrun(ILogger log, string guest, string mac, long count);
 
         [LoggerMessage(EventName = "TapGone", Level = LogLevel.Error,
             Message = "{Guest}: network {Mac}: {Reason}. The guest runs on and its cable is out; a new device is tried every second")]

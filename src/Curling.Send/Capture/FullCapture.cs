@@ -52,6 +52,9 @@ internal sealed class FullCapture : IRoundCapture
         (Task<string> done, Task resumed) = _guest.Migration.Begin();
         rounds.Begin(begin with { ExpectedBytes = ExpectedBaseBytes });
         bool started = false;
+
+        // QEMU stops the guest when it sees fit.
+        _guest.Network.BeforeStop(TimeSpan.Zero);
         try
         {
             await _guest.Qemu.Qmp.ExecuteAsync("migrate", w => w.WriteString("uri", "unix:" + _socket), cancellation: both.Token);
@@ -91,6 +94,7 @@ internal sealed class FullCapture : IRoundCapture
         }
         finally
         {
+            _guest.Network.AfterStop();
             File.Delete(_socket);
         }
 

@@ -27,6 +27,7 @@ internal sealed class IncrementalCapture : IRoundCapture
     private const int WorthAPass = 256;
     private const int MaxPasses = 5;
     private static readonly TimeSpan MonitorLimit = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan DrainLimit = TimeSpan.FromMilliseconds(20);
     private readonly PrimaryGuest _guest;
     private readonly DirtyTracker _tracker;
     private readonly TrackedBlock[] _blocks;
@@ -201,9 +202,10 @@ internal sealed class IncrementalCapture : IRoundCapture
     private CaptureResult Cut(bool final, bool waitedBefore, long round)
     {
         QmpCutMonitor monitor = _guest.Qemu.Cut;
-        long stamp = Stopwatch.GetTimestamp();
         bool stopped = true;
         _round = round;
+        _guest.Network.BeforeStop(DrainLimit);
+        long stamp = Stopwatch.GetTimestamp();
         try
         {
             monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast, thenContinue: !final);
@@ -211,6 +213,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         }
         finally
         {
+            _guest.Network.AfterStop();
             if (stopped)
             {
                 TryContinue(monitor);

@@ -140,17 +140,7 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         network.Gate.Protect(1);
         network.Gate.Cut(1);
         const int Frames = 4000;
-        Task sending = Task.Run(() =>
-        {
-            byte[] batch = Framed(1500, 10);
-            for (int i = 0; i < Frames / 10; i++)
-            {
-                for (int at = 0; at < batch.Length;)
-                {
-                    at += qemu.Send(batch, at, batch.Length - at, SocketFlags.None);
-                }
-            }
-        });
+        Task sending = Task.Run(() => SendAll(qemu, Framed(1500, Frames)));
         PortCounters counters = await UntilAsync(network, _ => Volatile.Read(ref _fulls) > 0);
         Assert.True(counters.HeldBytes <= 1 << 20, $"{counters.HeldBytes} bytes are held");
         Assert.False(sending.IsCompleted, "the guest was not slowed");
@@ -165,6 +155,52 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         await sending;
         counters = await UntilAsync(network, c => c.DroppedNoCable + c.HeldFrames == Frames);
         Assert.Equal(0, counters.DroppedMisfits);
+    }
+
+    [Fact]
+    public async Task What_the_card_has_queued_is_taken_beyond_the_limit_before_a_stop()
+    {
+        using GuestNetwork network = Create();
+        using Socket qemu = Connect();
+        network.Gate.Protect(1);
+        network.Gate.Cut(1);
+        Task sending = Task.Run(() => SendAll(qemu, Framed(1500, 1000)));
+        await UntilAsync(network, _ => Volatile.Read(ref _fulls) > 0);
+        Assert.False(sending.IsCompleted, "the guest was not slowed");
+        network.BeforeStop(TimeSpan.FromSeconds(30));
+        await sending.WaitAsync(TimeSpan.FromSeconds(30));
+        await UntilAsync(network, c => c.HeldFrames == 1000);
+        network.AfterStop();
+        Assert.Equal(0, network.Counters[0].Overruns);
+
+        // The limit counts again, and nothing more is taken.
+        SendAll(qemu, Framed(60, 1));
+        await Task.Delay(50);
+        Assert.Equal(1000, network.Counters[0].HeldFrames);
+        network.Gate.Cut(2);
+        network.Gate.Complete(2);
+        network.Wake();
+        await UntilAsync(network, c => c.DroppedNoCable == 1000 && c.HeldFrames == 1);
+    }
+
+    [Fact]
+    public async Task Stop_with_no_room_in_the_reserve_is_counted_and_told()
+    {
+        using GuestNetwork network = Create();
+        Socket qemu = Connect();
+        network.Gate.Protect(1);
+        network.Gate.Cut(1);
+        Task sending = Task.Run(() => SendAll(qemu, Framed(1500, 8000)));
+        await UntilAsync(network, _ => Volatile.Read(ref _fulls) > 0);
+        network.BeforeStop(TimeSpan.FromSeconds(30));
+        await UntilAsync(network, c => c.Overruns == 1);
+        network.AfterStop();
+        Assert.Single(_log.All, l => l.Contains("Raise --max-held-output"));
+        network.BeforeStop(TimeSpan.FromSeconds(30));
+        await UntilAsync(network, c => c.Overruns == 2);
+        network.AfterStop();
+        qemu.Dispose();
+        await sending.ContinueWith(_ => { }, TaskScheduler.Default).WaitAsync(TimeSpan.FromSeconds(30));
     }
 
     [Fact]
@@ -187,6 +223,14 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         }
 
         Assert.Equal([.. frame, .. frame], got);
+    }
+
+    private static void SendAll(Socket qemu, byte[] bytes)
+    {
+        for (int at = 0; at < bytes.Length;)
+        {
+            at += qemu.Send(bytes, at, Math.Min(15_040, bytes.Length - at), SocketFlags.None);
+        }
     }
 
     private static byte[] Framed(int length, int count)

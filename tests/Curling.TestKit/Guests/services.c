@@ -142,7 +142,11 @@ static void datagram(int fd, int counting)
     while ((got = recvfrom(fd, text, sizeof text, 0, (struct sockaddr *)&from, &length)) >= 0) {
         int n = counting ? snprintf(answer, 32, "%lu ", ++counter) : 0;
         memcpy(answer + n, text, (size_t)got);
-        sendto(fd, answer, (size_t)(n + got), 0, (struct sockaddr *)&from, length);
+        /* An answer that was counted must be sent: a gap then means that it was lost outside. */
+        while (sendto(fd, answer, (size_t)(n + got), 0, (struct sockaddr *)&from, length) < 0 && errno == EAGAIN) {
+            struct pollfd room = { fd, POLLOUT, 0 };
+            poll(&room, 1, -1);
+        }
         length = sizeof from;
     }
 }
