@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using Curling.Hosting.Network;
 using Curling.Hosting.Options;
@@ -82,6 +83,18 @@ internal sealed partial class SenderDaemon
             _copy?.Detach(link.Connection);
             await link.CloseAsync();
         }
+    }
+
+    /// <summary>The receiver has a round whole: what the guest had sent before its cut leaves.</summary>
+    private void Release(long round)
+    {
+        long cut = Volatile.Read(ref _cuts[round % _cuts.Length]);
+        long now = Stopwatch.GetTimestamp();
+        Log.RoundSafe(
+            _log, _guest!.Definition.Name, round, cut / (Stopwatch.Frequency / 1_000_000), now / (Stopwatch.Frequency / 1_000_000));
+        _guest.Network.Gate.Complete(round);
+        _guest.Network.Wake();
+        _acks.Add((long)Stopwatch.GetElapsedTime(cut, now).TotalMicroseconds);
     }
 
     private void ReleaseAll()

@@ -198,6 +198,10 @@ internal sealed partial class SenderDaemon
             Message = "No connection to {Target}: {Reason}. The guest runs unprotected; check that curling-recv runs there. Trying again")]
         public static partial void NotConnected(ILogger log, string target, string reason);
 
+        [LoggerMessage(EventName = "RoundSafe", Level = LogLevel.Debug,
+            Message = "{Guest}: round {Round} is safe: cut at {CutMicros}, acknowledged at {SafeMicros} µs of the monotonic clock")]
+        public static partial void RoundSafe(ILogger log, string guest, long round, long cutMicros, long safeMicros);
+
         [LoggerMessage(EventName = "Refused", Level = LogLevel.Warning, Message = "{Target} refuses: {Reason}")]
         public static partial void Refused(ILogger log, string target, string reason);
 

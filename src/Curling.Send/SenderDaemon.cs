@@ -317,9 +317,7 @@ internal sealed partial class SenderDaemon : BackgroundService
                 _guest!.Network.Gate.Protect(hold.FirstRound);
                 break;
             case SenderOutput.ReleaseOutput release:
-                _guest!.Network.Gate.Complete(release.Round);
-                _guest.Network.Wake();
-                _acks.Add((long)Stopwatch.GetElapsedTime(Volatile.Read(ref _cuts[release.Round % _cuts.Length])).TotalMicroseconds);
+                Release(release.Round);
                 break;
             case SenderOutput.ReleaseAllOutput:
                 ReleaseAll();

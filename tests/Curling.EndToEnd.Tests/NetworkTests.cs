@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
+using System.Text.RegularExpressions;
 using Curling.TestKit.Daemons;
 using Curling.TestKit.Guests;
 using Curling.TestKit.Network;
@@ -12,7 +14,7 @@ namespace Curling.EndToEnd.Tests;
 /// connections.
 /// </summary>
 /// <remarks><c>CURLING_KILLS</c> sets the kills of each case; the default keeps the whole run short.</remarks>
-public sealed class NetworkTests(ITestOutputHelper output)
+public sealed partial class NetworkTests(ITestOutputHelper output)
 {
     private const string Guest = "10.77.0.10";
 
@@ -157,6 +159,26 @@ public sealed class NetworkTests(ITestOutputHelper output)
         output.WriteLine($"{client.Answered} answers, {missing} missing, at most {most} bytes held, {port}");
         Assert.True(most > 900 << 10, $"only {most} bytes were held at most: the limit was not reached");
         Assert.Equal((0L, 0L), (missing, port.Overruns));
+    }
+
+    /// <summary>
+    /// Each answer against the log of acknowledgements: between its question and its arrival there must be a cut, and that cut's round must
+    /// have been acknowledged. Over TCP and UDP, beside bulk transfers each way.
+    /// </summary>
+    [SkippableFact]
+    public async Task No_answer_arrives_before_the_round_that_makes_it_safe()
+    {
+        (int early, int answers) = await EarlyAnswersAsync();
+        Assert.True(answers > 200, $"only {answers} answers came");
+        Assert.Equal(0, early);
+    }
+
+    /// <summary>The test above can fail.</summary>
+    [SkippableFact]
+    public async Task Answers_that_leave_early_are_found_in_the_log_of_acknowledgements()
+    {
+        (int early, _) = await EarlyAnswersAsync("--test-release-output-early", "--sync", "periodic", "--interval", "50ms");
+        Assert.True(early > 0, "no answer was found early");
     }
 
     [SkippableFact]
@@ -305,6 +327,45 @@ public sealed class NetworkTests(ITestOutputHelper output)
         await sender.UntilAsync(s => s.CommittedRound > before, "requests made rounds");
         await sender.UntilAsync(s => s.RoundsPerSecond == 0, "nothing asks for rounds any more");
     }
+
+    private async Task<(int Early, int Answers)> EarlyAnswersAsync(params string[] options)
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        (Receiver _, Sender sender) = await ProtectAsync(lab, hosts, "web", ["--log-level", "debug", .. options]);
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient records = new(await hosts.ConnectAsync(Guest, 7, limit.Token), inFlight: 4);
+        using OrderClient datagrams = new(hosts.UdpSocket(), Guest);
+        await records.UntilAnsweredAsync(100);
+        double taken = await Probes.ReceiveAsync(await hosts.ConnectAsync(Guest, 19, limit.Token), TimeSpan.FromSeconds(1));
+        double given = await Probes.SendAsync(await hosts.ConnectAsync(Guest, 9, limit.Token), TimeSpan.FromSeconds(1));
+        await records.UntilAnsweredAsync(20);
+        await datagrams.UntilAnsweredAsync(20);
+        await records.StopAsync();
+        (long Asked, long Answered)[] trips = [.. records.Trips, .. datagrams.Trips];
+
+        // The log's last lines may still be on their way.
+        await Task.Delay(200);
+        Match[] rounds = [.. sender.Log.Select(l => RoundSafe().Match(l)).Where(m => m.Success)];
+        long[] cuts = [.. rounds.Select(m => long.Parse(m.Groups[1].ValueSpan, CultureInfo.InvariantCulture))];
+        long[] safe = [.. rounds.Select(m => long.Parse(m.Groups[2].ValueSpan, CultureInfo.InvariantCulture))];
+        int early = 0;
+        foreach ((long asked, long answered) in trips)
+        {
+            int round = Array.BinarySearch(cuts, Micros(asked));
+            round = round < 0 ? ~round : round;
+            early += round == cuts.Length || safe[round] > Micros(answered) ? 1 : 0;
+        }
+
+        output.WriteLine($"{trips.Length} answers, {early} early, {cuts.Length} rounds, bulk {taken / 1e6:F1} MB/s out, {given / 1e6:F1} MB/s in");
+        Assert.Null(datagrams.Disorder);
+        return (early, trips.Length);
+
+        static long Micros(long ticks) => ticks / (Stopwatch.Frequency / 1_000_000);
+    }
+
+    [GeneratedRegex(@"is safe: cut at (\d+), acknowledged at (\d+) µs")]
+    private static partial Regex RoundSafe();
 
     private static async Task<string?> AskAcrossFailoverAsync(NetworkLab hosts, Receiver receiver, Sender sender)
     {

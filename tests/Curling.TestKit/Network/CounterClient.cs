@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
@@ -35,20 +34,7 @@ public sealed class CounterClient : IDisposable
     public string? Lie => Volatile.Read(ref _lie);
 
     /// <summary>Waits until so many more answers came.</summary>
-    public async Task UntilAnsweredAsync(long more)
-    {
-        long wanted = Answers + more;
-        long start = Stopwatch.GetTimestamp();
-        while (Answers < wanted)
-        {
-            if (Stopwatch.GetElapsedTime(start) > TimeSpan.FromSeconds(30))
-            {
-                throw new TimeoutException($"the counter does not answer; {Answers} answers so far");
-            }
-
-            await Task.Delay(5);
-        }
-    }
+    public Task UntilAnsweredAsync(long more) => Network.Answers.UntilAsync(() => Answers, more, "counter");
 
     /// <summary>Stops asking.</summary>
     public async Task StopAsync()

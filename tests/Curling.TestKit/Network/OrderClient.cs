@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
@@ -11,6 +12,8 @@ public sealed class OrderClient : IDisposable
 {
     private readonly Socket _socket;
     private readonly CancellationTokenSource _stop = new();
+    private readonly ConcurrentDictionary<long, long> _asked = new();
+    private readonly ConcurrentQueue<(long Asked, long Answered)> _trips = new();
     private long _answered;
     private string? _disorder;
 
@@ -26,24 +29,14 @@ public sealed class OrderClient : IDisposable
     /// <summary>Datagrams that came back.</summary>
     public long Answered => Volatile.Read(ref _answered);
 
+    /// <summary>When each datagram was sent and was back, in <see cref="Stopwatch"/>'s ticks.</summary>
+    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips;
+
     /// <summary>The first that came back behind a later one, or null.</summary>
     public string? Disorder => Volatile.Read(ref _disorder);
 
     /// <summary>Waits until so many more came back.</summary>
-    public async Task UntilAnsweredAsync(long more)
-    {
-        long wanted = Answered + more;
-        long start = Stopwatch.GetTimestamp();
-        while (Answered < wanted)
-        {
-            if (Stopwatch.GetElapsedTime(start) > TimeSpan.FromSeconds(30))
-            {
-                throw new TimeoutException($"no datagram comes back any more after {Answered}");
-            }
-
-            await Task.Delay(5);
-        }
-    }
+    public Task UntilAnsweredAsync(long more) => Answers.UntilAsync(() => Answered, more, "echo service");
 
     /// <inheritdoc/>
     public void Dispose()
@@ -60,6 +53,7 @@ public sealed class OrderClient : IDisposable
             for (long number = 0; !_stop.IsCancellationRequested; number++)
             {
                 BinaryPrimitives.WriteInt64LittleEndian(bytes, number);
+                _asked[number] = Stopwatch.GetTimestamp();
                 await _socket.SendAsync(bytes, _stop.Token);
                 if (number % 5 == 4)
                 {
@@ -89,6 +83,11 @@ public sealed class OrderClient : IDisposable
                 }
 
                 last = number;
+                if (_asked.TryRemove(number, out long asked))
+                {
+                    _trips.Enqueue((asked, Stopwatch.GetTimestamp()));
+                }
+
                 Volatile.Write(ref _answered, _answered + 1);
             }
         }

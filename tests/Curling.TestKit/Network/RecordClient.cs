@@ -16,6 +16,7 @@ public sealed class RecordClient : IDisposable
     private readonly Socket _socket;
     private readonly SemaphoreSlim _window;
     private readonly ConcurrentQueue<long> _sent = new();
+    private readonly ConcurrentQueue<(long Asked, long Answered)> _trips = new();
     private readonly CancellationTokenSource _stop = new();
     private readonly CancellationTokenSource _cut = new();
     private readonly Task _work;
@@ -34,6 +35,9 @@ public sealed class RecordClient : IDisposable
 
     /// <summary>Records that came back whole and right.</summary>
     public long Answered => Volatile.Read(ref _answered);
+
+    /// <summary>When each record was sent and was back, in <see cref="Stopwatch"/>'s ticks.</summary>
+    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips;
 
     /// <summary>The longest that a record was waited for since the last <see cref="ForgetWaits"/>.</summary>
     public TimeSpan LongestWait => TimeSpan.FromSeconds((double)Volatile.Read(ref _longest) / Stopwatch.Frequency);
@@ -123,8 +127,8 @@ public sealed class RecordClient : IDisposable
             int length = LengthOf(record);
             for (int at = 0; at < length;)
             {
-                int now = await _socket.ReceiveAsync(got.AsMemory(at, length - at), _cut.Token);
-                if (now == 0)
+                int count = await _socket.ReceiveAsync(got.AsMemory(at, length - at), _cut.Token);
+                if (count == 0)
                 {
                     if (at == 0 && _stop.IsCancellationRequested && _sent.IsEmpty)
                     {
@@ -134,7 +138,7 @@ public sealed class RecordClient : IDisposable
                     throw new InvalidDataException($"the connection ended inside record {record}, {at} of {length} bytes had come");
                 }
 
-                at += now;
+                at += count;
             }
 
             Fill(wanted.AsSpan(0, length), record);
@@ -144,7 +148,9 @@ public sealed class RecordClient : IDisposable
             }
 
             _sent.TryDequeue(out long since);
-            long wait = Stopwatch.GetTimestamp() - since;
+            long now = Stopwatch.GetTimestamp();
+            _trips.Enqueue((since, now));
+            long wait = now - since;
             if (wait > Volatile.Read(ref _longest))
             {
                 Volatile.Write(ref _longest, wait);
