@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text.Json;
 using System.Threading.Channels;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
@@ -8,11 +7,9 @@ using Curling.Hosting.Options;
 using Curling.Hosting.Time;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
-using Curling.Linux.Tracking;
 using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
-using Curling.Qemu.Monitor;
 using Curling.Replication.Sender;
 using Curling.Send.Capture;
 using Curling.Send.Guest;
