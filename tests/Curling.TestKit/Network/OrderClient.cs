@@ -30,7 +30,7 @@ public sealed class OrderClient : IDisposable
     public long Answered => Volatile.Read(ref _answered);
 
     /// <summary>When each datagram was sent and was back, in <see cref="Stopwatch"/>'s ticks.</summary>
-    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips;
+    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips.ToArray();
 
     /// <summary>The first that came back behind a later one, or null.</summary>
     public string? Disorder => Volatile.Read(ref _disorder);

@@ -37,7 +37,7 @@ public sealed class RecordClient : IDisposable
     public long Answered => Volatile.Read(ref _answered);
 
     /// <summary>When each record was sent and was back, in <see cref="Stopwatch"/>'s ticks.</summary>
-    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips;
+    public IReadOnlyCollection<(long Asked, long Answered)> Trips => _trips.ToArray();
 
     /// <summary>The longest that a record was waited for since the last <see cref="ForgetWaits"/>.</summary>
     public TimeSpan LongestWait => TimeSpan.FromSeconds((double)Volatile.Read(ref _longest) / Stopwatch.Frequency);
