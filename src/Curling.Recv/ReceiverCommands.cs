@@ -86,6 +86,10 @@ internal static class ReceiverCommands
             "The prefetch buffer of a guest; a round larger than this is refused",
             HostMemory.TotalBytes(),
             16 << 20);
+        Option<Endpoint?> thenTarget = ThenTarget("--then-target",
+            "Where a guest that is promoted here is given its next standby, at once: another curling-recv; see also: curling-recv protect");
+        Option<ByteRate> thenBandwidth = CommonOptions.Rate(
+            "--then-bandwidth", "The most that is sent there per second: max, or a rate such as 500MiB/s or 10Gbit/s", ByteRate.Max);
         Option<string?> display = new("--display-listen")
         {
             Description = "Where displays of standbys and promoted guests listen; otherwise on loopback, at a free port",
@@ -97,7 +101,7 @@ internal static class ReceiverCommands
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, display, qemu, control, logFile, logLevel,
+            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
         };
         root.SetAction((parsed, cancellation) => RunAsync(
             new ReceiverOptions(
@@ -114,13 +118,19 @@ internal static class ReceiverCommands
                 OnSilence = parsed.GetValue(onSilence) == "hold" ? FailureAction.Hold : FailureAction.Promote,
                 FenceCommand = parsed.GetValue(fence),
                 FenceTimeout = parsed.GetValue(fenceTimeout).Time,
+                ThenTarget = parsed.GetValue(thenTarget),
+                ThenBandwidth = parsed.GetValue(thenBandwidth),
             },
             parsed.GetValue(logFile),
             parsed.GetValue(logLevel)!,
             cancellation));
         root.Subcommands.Add(StatusCommand());
         root.Subcommands.Add(PromoteCommand());
-        root.Subcommands.Add(GuestCommand("discard", "Give a guest's standby and its committed round up", CallLimit));
+        root.Subcommands.Add(ProtectCommand());
+        root.Subcommands.Add(GuestCommand(
+            "switchover", "Move a guest that was promoted here to the standby that curling-recv protect gave it", PromoteLimit));
+        root.Subcommands.Add(GuestCommand(
+            "discard", "Give a guest's standby and its committed round up, or a promoted guest itself; it may begin anew then", CallLimit));
         return root;
     }
 
@@ -168,6 +178,56 @@ internal static class ReceiverCommands
         return GuestCommand("promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit, unfenced, "promote-unfenced");
     }
 
+    private static Option<Endpoint?> ThenTarget(string name, string description) => new(name)
+    {
+        Description = description,
+        HelpName = "tcp:HOST:PORT",
+        CustomParser = result =>
+        {
+            if (!Endpoint.TryParse(result.Tokens.Count > 0 ? result.Tokens[^1].Value : "", allowPortZero: false, out Endpoint endpoint, out string error))
+            {
+                result.AddError($"{name}: {error}");
+            }
+
+            return endpoint;
+        },
+    };
+
+    private static Command ProtectCommand()
+    {
+        Argument<string> guest = new("GUEST") { Description = "The guest's name" };
+        Option<Endpoint> target = CommonOptions.Endpoint("--target", "Where the next standby's curling-recv listens", allowPortZero: false);
+        target.Required = true;
+        Option<ByteRate> bandwidth = CommonOptions.Rate(
+            "--bandwidth", "The most that is sent per second: max, or a rate such as 500MiB/s or 10Gbit/s", ByteRate.Max);
+        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Command command = new("protect", "Give a guest that was promoted here a standby on another host, or another one; the guest runs on meanwhile")
+        {
+            guest, target, bandwidth, control,
+        };
+        command.SetAction((parsed, cancellation) => CallAsync(
+            parsed.GetValue(control),
+            new ControlRequest("protect", parsed.GetValue(guest), parsed.GetValue(target).ToString(), Exact(parsed.GetValue(bandwidth))),
+            CallLimit,
+            cancellation));
+        return command;
+    }
+
+    private static string Exact(ByteRate rate) =>
+        rate.IsMax ? "max" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{rate.BytesPerSecond}/s");
+
+    private static async Task<int> CallAsync(string? control, ControlRequest request, TimeSpan limit, CancellationToken cancellation)
+    {
+        ControlReply reply = await ControlClient.CallAsync(ControlPaths.Choose("recv", control), request, limit, cancellation);
+        if (!reply.Ok)
+        {
+            throw new OperatorException(reply.Error ?? "it failed");
+        }
+
+        await Console.Out.WriteLineAsync(reply.Done);
+        return 0;
+    }
+
     private static Command GuestCommand(
         string name, string description, TimeSpan limit, Option<bool>? otherwise = null, string? otherName = null)
     {
@@ -179,21 +239,11 @@ internal static class ReceiverCommands
             command.Options.Add(otherwise);
         }
 
-        command.SetAction(async (parsed, cancellation) =>
-        {
-            ControlReply reply = await ControlClient.CallAsync(
-                ControlPaths.Choose("recv", parsed.GetValue(control)),
-                new ControlRequest(otherwise is not null && parsed.GetValue(otherwise) ? otherName! : name, parsed.GetValue(guest)),
-                limit,
-                cancellation);
-            if (!reply.Ok)
-            {
-                throw new OperatorException(reply.Error ?? "it failed");
-            }
-
-            await Console.Out.WriteLineAsync(reply.Done);
-            return 0;
-        });
+        command.SetAction((parsed, cancellation) => CallAsync(
+            parsed.GetValue(control),
+            new ControlRequest(otherwise is not null && parsed.GetValue(otherwise) ? otherName! : name, parsed.GetValue(guest)),
+            limit,
+            cancellation));
         return command;
     }
 }

@@ -29,6 +29,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
     private readonly IHostApplicationLifetime? _lifetime;
     private static readonly TimeSpan TellTooManyAgain = TimeSpan.FromSeconds(10);
     private readonly ConcurrentDictionary<string, GuestSession> _sessions = new();
+    private readonly Generations _generations;
     private readonly SemaphoreSlim _admission = new(1, 1);
     private readonly TaskCompletionSource<Endpoint> _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Dictionary<string, long> _lastTold = [];
@@ -40,6 +41,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
     public ReceiverDaemon(ReceiverOptions options, TimeProvider time, ILogger<ReceiverDaemon> log, IHostApplicationLifetime? lifetime = null)
     {
         _options = options;
+        _generations = new Generations(options.Listen);
         _time = time;
         _log = log;
         _lifetime = lifetime;
@@ -100,7 +102,8 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         await using ControlServer control = ControlServer.Start(
             _options.Control ?? ControlPaths.For("recv", $"{listening.Host}-{listening.Port}"), AnswerAsync);
         Admission admission = new(
-            _options, binary, facts, new BootFileStore(directory.MemoryPath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _time, _log);
+            _options, binary, facts, new BootFileStore(directory.MemoryPath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _generations,
+            _time, _log);
         admission.RestoreSessions();
         Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
         _listening.TrySetResult(listening);
@@ -240,23 +243,46 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         {
             case "status":
                 return new ControlReply(true) { Receiver = Status() };
-            case "promote" or "promote-unfenced" or "discard":
+            case "promote" or "promote-unfenced" or "discard" or "protect" or "switchover":
                 if (request.Guest is null || !_sessions.TryGetValue(request.Guest, out GuestSession? session))
                 {
+                    if (request is { Command: "discard", Guest: { } forgotten } && _generations.Forget(forgotten))
+                    {
+                        return ControlReply.Success($"that {forgotten} ever ran is forgotten");
+                    }
+
                     string known = string.Join(", ", _sessions.Keys.Order());
                     return ControlReply.Failed(
                         $"there is no guest {request.Guest} here; known: {(known.Length > 0 ? known : "none")}");
                 }
 
-                if (request.Command != "discard")
-                {
-                    return ControlReply.Success(await session.PromoteAsync(fence: request.Command == "promote", cancellation));
-                }
-
-                session.Discard("discarded by the operator");
-                return ControlReply.Success($"{request.Guest} is discarded");
+                return await AnswerAsync(request, session, cancellation);
             default:
                 return ControlReply.Failed($"a receiver does not know the command {request.Command}");
+        }
+    }
+
+    private async Task<ControlReply> AnswerAsync(ControlRequest request, GuestSession session, CancellationToken cancellation)
+    {
+        switch (request.Command)
+        {
+            case "discard":
+                session.Discard("discarded by the operator");
+                _generations.Forget(session.Guest.Name);
+                return ControlReply.Success($"{session.Guest.Name} is discarded");
+            case "protect":
+                ByteRate bandwidth = ByteRate.Max;
+                if (!Endpoint.TryParse(request.Target ?? "", allowPortZero: false, out Endpoint target, out string error)
+                    || (request.Bandwidth is { } rate && !ByteRate.TryParse(rate, out bandwidth, out error)))
+                {
+                    return ControlReply.Failed(error);
+                }
+
+                return ControlReply.Success(session.Protect(target, bandwidth));
+            case "switchover":
+                return await session.SwitchoverAsync(cancellation);
+            default:
+                return ControlReply.Success(await session.PromoteAsync(fence: request.Command == "promote", cancellation));
         }
     }
 

@@ -33,6 +33,12 @@ internal sealed record ReceiverOptions(
     /// <summary>How long the command may take.</summary>
     public TimeSpan FenceTimeout { get; init; } = TimeSpan.FromSeconds(30);
 
+    /// <summary>Where a guest that was promoted here is given its next standby, null for nowhere.</summary>
+    public Endpoint? ThenTarget { get; init; }
+
+    /// <summary>The most that is sent there per second.</summary>
+    public ByteRate ThenBandwidth { get; init; } = ByteRate.Max;
+
     /// <summary>Output of a promoted guest that may wait because the host does not take it, in bytes per network.</summary>
     public long MaxHeldBytes { get; init; } = 4L << 20;
 }

@@ -58,13 +58,15 @@ internal sealed partial class SenderDaemon
         catch (RefusedException e)
         {
             Post(null, new SenderInput.Refused(e.Code, e.Message));
-            Log.Refused(_log, _options.Target.ToString(), e.Message);
+            if (IsNews(e.Message))
+            {
+                Log.Refused(_log, _options.Target.ToString(), e.Message);
+            }
         }
         catch (Exception e) when (e is IOException or ProtocolException or System.Net.Sockets.SocketException)
         {
-            if (_lastNotConnected is not { } last || last.Reason != e.Message || Now - last.At > TellAgain)
+            if (IsNews(e.Message))
             {
-                _lastNotConnected = (Now, e.Message);
                 Log.NotConnected(_log, _options.Target.ToString(), e.Message);
             }
 
@@ -74,6 +76,18 @@ internal sealed partial class SenderDaemon
         {
             // The sender stops.
         }
+    }
+
+    /// <summary>Whether a failed attempt is to be told: the same reason only from time to time.</summary>
+    private bool IsNews(string reason)
+    {
+        if (_lastNotConnected is { } last && last.Reason == reason && Now - last.At <= TellAgain)
+        {
+            return false;
+        }
+
+        _lastNotConnected = (Now, reason);
+        return true;
     }
 
     private async Task CloseLinkAsync()

@@ -94,7 +94,8 @@ internal sealed partial class SenderDaemon
         }
     }
 
-    private async Task<ControlReply> AnswerAsync(ControlRequest request, CancellationToken cancellation)
+    /// <summary>Answers a request.</summary>
+    internal async Task<ControlReply> AnswerAsync(ControlRequest request, CancellationToken cancellation)
     {
         switch (request.Command)
         {
@@ -189,6 +190,10 @@ internal sealed partial class SenderDaemon
             Message = "{Guest}: started, {Memory} (QEMU {Version}, {Accelerator}, process {Pid}); status: curling-send status --control {Control}")]
         public static partial void Started(
             ILogger log, string guest, string memory, Version version, string accelerator, int pid, string control);
+
+        [LoggerMessage(EventName = "ProtectedAgain", Level = LogLevel.Information,
+            Message = "{Guest}: generation {Generation} is to have a standby at {Target}")]
+        public static partial void Adopted(ILogger log, string guest, long generation, string target);
 
         [LoggerMessage(EventName = "GuestReachable", Level = LogLevel.Information,
             Message = "{Guest}: serial port at {Serial}, display at {Display}")]

@@ -20,12 +20,17 @@ using Microsoft.Extensions.Logging;
 
 namespace Curling.Send;
 
+/// <summary>Takes a running guest over for a sender.</summary>
+/// <param name="network">Hears of the guest's network from now on.</param>
+/// <param name="atCut">Called in every cut, see <see cref="PrimaryGuest.AtCut"/>.</param>
+internal delegate PrimaryGuest AdoptGuest(INetworkEvents network, Action<GuestNetwork, long> atCut);
+
 /// <summary>
 /// The sender: starts the guest, keeps a link to the receiver, captures rounds as its machine says, and answers on the
 /// control socket.
 /// </summary>
 /// <remarks>
-/// One loop steps the machine and carries out what it says; the link and the capture run beside it and report by posting
+/// It runs as <c>curling-send</c>, or inside <c>curling-recv</c> for a guest that was promoted there and is protected again. One loop steps the machine and carries out what it says; the link and the capture run beside it and report by posting
 /// inputs. The guest's QEMU ends with it.
 /// </remarks>
 internal sealed partial class SenderDaemon : BackgroundService
@@ -36,9 +41,9 @@ internal sealed partial class SenderDaemon : BackgroundService
     private static readonly TimeSpan TellAgain = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan LastWords = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan EndLimit = TimeSpan.FromSeconds(10);
-    private readonly SenderOptions _options;
+    private volatile SenderOptions _options;
     private readonly TimeProvider _time;
-    private readonly ILogger<SenderDaemon> _log;
+    private readonly ILogger _log;
     private readonly IHostApplicationLifetime? _lifetime;
     private SenderMachine _machine;
     private readonly Channel<(ReceiverLink? Link, SenderInput Input)> _inputs =
@@ -70,6 +75,12 @@ internal sealed partial class SenderDaemon : BackgroundService
 
     /// <summary>Creates the daemon; it starts with the host.</summary>
     public SenderDaemon(SenderOptions options, TimeProvider time, ILogger<SenderDaemon> log, IHostApplicationLifetime? lifetime = null)
+        : this(options, time, (ILogger)log, lifetime)
+    {
+    }
+
+    /// <summary>Creates a sender inside another daemon.</summary>
+    internal SenderDaemon(SenderOptions options, TimeProvider time, ILogger log, IHostApplicationLifetime? lifetime = null)
     {
         _options = options;
         _time = time;
@@ -81,7 +92,16 @@ internal sealed partial class SenderDaemon : BackgroundService
     }
 
     /// <summary>The guest's generation.</summary>
-    public long Generation { get; } = 1;
+    public long Generation { get; init; } = 1;
+
+    /// <summary>
+    /// Gives the guest, where it runs already: one that was promoted here and is to have a standby again. Null where the sender starts its own. The
+    /// guest's QEMU ends with the sender in both cases.
+    /// </summary>
+    internal AdoptGuest? Adopt { get; init; }
+
+    /// <summary>The identifier of this run, which the receiver knows it by.</summary>
+    internal string Id => _sender;
 
     /// <summary>What ended the daemon before the guest ran.</summary>
     public OperatorException? Failure { get; private set; }
@@ -136,30 +156,42 @@ internal sealed partial class SenderDaemon : BackgroundService
 
     private async Task RunAsync(CancellationToken stopping)
     {
-        int removed = InstanceDirectory.RemoveAbandoned();
+        int removed = Adopt is null ? InstanceDirectory.RemoveAbandoned() : 0;
         if (removed > 0)
         {
             Log.RemovedAbandoned(_log, removed);
         }
 
-        if (_options.GuestFile is null)
+        if (Adopt is null && _options.GuestFile is null)
         {
             Log.Builtin(_log);
         }
 
-        PrimaryGuest guest = await PrimaryGuest.StartAsync(
-            _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, new SenderNetwork(input => Post(null, input), _copy), AtCut, _log, stopping);
+        SenderNetwork network = new(input => Post(null, input), _copy);
+        PrimaryGuest guest = Adopt is not null
+            ? Adopt(network, AtCut)
+            : await PrimaryGuest.StartAsync(_options.GuestFile, _options.Qemu, _options.MaxHeldBytes, network, AtCut, _log, stopping);
         try
         {
-            await using ControlServer control = ControlServer.Start(
-                _options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
+            // A guest inside another daemon is asked about there.
+            await using ControlServer? control = Adopt is not null
+                ? null
+                : ControlServer.Start(_options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
             _guest = guest;
             _capture = await CreateCaptureAsync(guest, stopping);
             _machine = CreateMachine(UsesIncremental);
-            Log.Started(
-                _log, guest.Definition.Name, ByteSize.Format(guest.Definition.MemoryBytes), guest.Qemu.Version,
-                guest.Qemu.Launch.Accelerator, guest.Qemu.Pid, control.SocketPath);
-            Log.Reachable(_log, guest.Definition.Name, guest.Serial ?? "none", guest.Display ?? "none");
+            if (control is null)
+            {
+                Log.Adopted(_log, guest.Definition.Name, Generation, _options.Target.ToString());
+            }
+            else
+            {
+                Log.Started(
+                    _log, guest.Definition.Name, ByteSize.Format(guest.Definition.MemoryBytes), guest.Qemu.Version,
+                    guest.Qemu.Launch.Accelerator, guest.Qemu.Pid, control.SocketPath);
+                Log.Reachable(_log, guest.Definition.Name, guest.Serial ?? "none", guest.Display ?? "none");
+            }
+
             _started.TrySetResult(guest);
             using CancellationTokenRegistration stop = stopping.Register(() => Post(null, new SenderInput.Stop()));
             _ = guest.Ended.ContinueWith(
@@ -215,11 +247,22 @@ internal sealed partial class SenderDaemon : BackgroundService
         TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000)))
     {
         OutputAsksForRounds = SyncsOutput,
+        EndsWhenRefused = Adopt is null,
     })
     {
         MinInterval = _options.MinInterval ?? TimeSpan.Zero,
         Interval = SyncsOutput ? _options.MaxInterval : _options.Interval ?? TimeSpan.FromMilliseconds(10),
     };
+
+    /// <summary>Gives the guest another standby: the connection to the one before ends.</summary>
+    internal void Retarget(Endpoint target, ByteRate bandwidth)
+    {
+        _options = _options with { Target = target, Bandwidth = bandwidth };
+        if (_link is { } link)
+        {
+            Post(link, new SenderInput.LinkLost($"the guest is given another standby, at {target}"));
+        }
+    }
 
     private void Post(ReceiverLink? link, SenderInput input) => _inputs.Writer.TryWrite((link, input));
 

@@ -109,7 +109,7 @@ public sealed class ControlTests : IDisposable
         Assert.Equal(
             "{\"role\":\"receiver\",\"listen\":\"tcp:h:1\",\"sessions\":[{\"guest\":\"web\",\"state\":\"protected\",\"committedRound\":7,"
             + "\"committedAt\":null,\"generation\":1,\"standbyPid\":42,\"lastRound\":{\"kind\":\"full\",\"bytes\":9,\"pauseMicroseconds\":3},"
-            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null,\"network\":null}],"
+            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null,\"network\":null,\"next\":null}],"
             + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4}}",
             JsonSerializer.Serialize(receiver, ControlJson.Default.ReceiverStatus));
         SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null)

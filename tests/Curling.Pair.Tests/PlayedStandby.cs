@@ -9,7 +9,7 @@ namespace Curling.Pair.Tests;
 /// <summary>A standby without QEMU: at a promotion it keeps what a QEMU would have loaded.</summary>
 internal sealed class PlayedStandby(SharedMapping memory) : IStandby
 {
-    private readonly TaskCompletionSource<string> _ended = new();
+    private readonly TaskCompletionSource<GuestEnd> _ended = new();
 
     public int Pid => Environment.ProcessId;
 
@@ -17,7 +17,9 @@ internal sealed class PlayedStandby(SharedMapping memory) : IStandby
 
     public IReadOnlyList<IStandbyBlock> Blocks { get; } = [new MappedBlock(memory)];
 
-    public Task<string> Ended => _ended.Task;
+    public Task<GuestEnd> Ended => _ended.Task;
+
+    public (QemuProcess Qemu, GuestWatch Watch)? Process => null;
 
     public byte[] LoadedState { get; private set; } = [];
 

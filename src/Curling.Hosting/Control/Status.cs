@@ -46,6 +46,9 @@ public sealed record SessionStatus(
 {
     /// <summary>Its networks here; null when it has none.</summary>
     public StandbyNetworkStatus? Network { get; init; }
+
+    /// <summary>How a guest that was promoted here is protected again; null when it is not.</summary>
+    public SenderStatus? Next { get; init; }
 }
 
 /// <summary>A committed round.</summary>
@@ -157,9 +160,11 @@ public sealed record StandbyNetworkStatus(
 public sealed record PauseStatus(long Last, long P50, long P99);
 
 /// <summary>What a control client asks.</summary>
-/// <param name="Command">status, promote, promote-unfenced, discard, switchover.</param>
+/// <param name="Command">status, promote, promote-unfenced, discard, switchover, protect.</param>
 /// <param name="Guest">The guest it is about, where it is about one.</param>
-public sealed record ControlRequest(string Command, string? Guest = null);
+/// <param name="Target">With protect: where the next standby's receiver listens.</param>
+/// <param name="Bandwidth">With protect: the most that is sent there per second.</param>
+public sealed record ControlRequest(string Command, string? Guest = null, string? Target = null, string? Bandwidth = null);
 
 /// <summary>What a daemon answers: one of the results, or an error.</summary>
 public sealed record ControlReply(bool Ok)

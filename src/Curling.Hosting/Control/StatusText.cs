@@ -36,6 +36,13 @@ public static class StatusText
             Row(text, "standby", session.StandbyPid is { } pid ? $"QEMU, process {pid}" : null);
             Row(text, "serial", session.Serial);
             Row(text, "display", session.Display);
+            if (session.Next is { } next)
+            {
+                Row(text, "next standby", $"{next.Target}: {next.State}, round {next.CommittedRound} committed, {next.RoundsPerSecond:0.#} rounds/s,"
+                    + $" pause median {Micros(next.PauseMicroseconds.P50)}" + (next.State == "protected" ? "" : $"; {next.Reason}"));
+                Progress(text, next.Base);
+            }
+
             if (session.Network is { } network)
             {
                 Networks(text, network.Networks);

@@ -1,3 +1,4 @@
+using Curling.Linux.Memory;
 using Curling.Protocol;
 
 namespace Curling.Hosting.Pages;
@@ -8,12 +9,14 @@ namespace Curling.Hosting.Pages;
 /// </summary>
 /// <remarks>
 /// One encoder uses it, for one connection. It must see everything that is sent there, or it must be cleared: a page that stands
-/// here in another content than at the receiver would be torn there.
+/// here in another content than at the receiver would be torn there. Its pages are native memory: a connection that ends gives them back at
+/// once, not when the garbage collector finds the time.
 /// </remarks>
-internal sealed class DeltaCache
+internal sealed class DeltaCache : IDisposable
 {
     private readonly ulong[] _keys;
-    private readonly byte[] _pages;
+    private readonly ChunkPool _pool;
+    private readonly Chunk _pages;
 
     /// <summary>Creates an empty cache.</summary>
     /// <param name="bytes">What its pages may take.</param>
@@ -23,7 +26,8 @@ internal sealed class DeltaCache
         _keys = new ulong[slots];
 
         // Zeroed by the kernel when first touched: a guest that writes little leaves most of it untouched.
-        _pages = new byte[(long)slots * ProtocolLimits.PageBytes];
+        _pool = new ChunkPool(slots * ProtocolLimits.PageBytes, slots * ProtocolLimits.PageBytes);
+        _pool.TryRent(out _pages);
     }
 
     /// <summary>Forgets everything.</summary>
@@ -33,7 +37,7 @@ internal sealed class DeltaCache
     public bool Holds(int block, long page) => _keys[Slot(block, page)] == Key(block, page);
 
     /// <summary>The place of a page, whatever is in it.</summary>
-    public Span<byte> Place(int block, long page) => _pages.AsSpan(Slot(block, page) * ProtocolLimits.PageBytes, ProtocolLimits.PageBytes);
+    public Span<byte> Place(int block, long page) => _pages.Span.Slice(Slot(block, page) * ProtocolLimits.PageBytes, ProtocolLimits.PageBytes);
 
     /// <summary>Notes what a page was sent as.</summary>
     public void Put(int block, long page, ReadOnlySpan<byte> content)
@@ -59,6 +63,13 @@ internal sealed class DeltaCache
                 _keys[Slot(block, page)] = 0;
             }
         }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _pages.Return();
+        _pool.Dispose();
     }
 
     private static ulong Key(int block, long page) => ((ulong)(uint)(block + 1) << 48) | (ulong)page;

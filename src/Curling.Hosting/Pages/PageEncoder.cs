@@ -93,7 +93,11 @@ public sealed class PageEncoder : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _zstd.Dispose();
+    public void Dispose()
+    {
+        _zstd.Dispose();
+        _cache?.Dispose();
+    }
 
     private void Encode(
         int block, MemoryRun run, ReadOnlySpan<byte> content, PageCompression compression, DeltaCache? cache, ref int spare,

@@ -37,6 +37,20 @@ public sealed record QemuLaunch
 
     /// <summary>Where the display listens on this host, instead of where the definition says.</summary>
     public string? DisplayListen { get; init; }
+
+    /// <summary>
+    /// The guest as this host would describe it to the next standby's: boot files where they are here, and what was the standby's side of
+    /// each network is this side now.
+    /// </summary>
+    public GuestDefinition AsSeenFromHere() => Definition with
+    {
+        Kernel = KernelPath ?? Definition.Kernel,
+        Initrd = InitrdPath ?? Definition.Initrd,
+        Firmware = FirmwarePath ?? Definition.Firmware,
+        Networks = Incoming
+            ? new NetworkList(Definition.Networks.Select(n => n with { Attach = n.StandbyAttach, StandbyAttach = n.Attach }))
+            : Definition.Networks,
+    };
 }
 
 /// <summary>Builds QEMU's command line from a guest definition. Source: qemu docs/system/invocation.</summary>

@@ -64,7 +64,7 @@ internal sealed partial class Admission
             }
 
             sessions[guest.Name] = new GuestSession(
-                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, time, log, restored);
+                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, generations, time, log, restored);
             Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or QemuException or GuestDefinitionException
@@ -84,6 +84,10 @@ internal sealed partial class Admission
             Message = "A primary that is silent is taken over, also one that lives behind a broken link: then two hosts run the guest. To rule that"
                 + " out, start the receiver with --fence-command or --on-silence hold; see docs/failure-model.md")]
         public static partial void SilencePromotes(ILogger log);
+
+        [LoggerMessage(EventName = "Superseded", Level = LogLevel.Warning,
+            Message = "{Guest}: generation {Newer} of it runs elsewhere and asks for a standby here; generation {Generation}, which ran here, is STOPPED")]
+        public static partial void Superseded(ILogger log, string guest, long generation, long newer);
 
         [LoggerMessage(EventName = "SessionRestored", Level = LogLevel.Warning,
             Message = "{Guest}: found at round {Round}, committed {Seconds:0} s ago by the receiver before this one. It waits for its sender; the"

@@ -24,6 +24,7 @@ internal sealed partial class Admission(
     BootFileStore files,
     ConcurrentDictionary<string, GuestSession> sessions,
     StandbyStarter startStandby,
+    Generations generations,
     TimeProvider time,
     ILogger log)
 {
@@ -248,7 +249,36 @@ internal sealed partial class Admission(
 
     private async Task<GuestSession> FindOrMakeAsync(GuestDefinition guest, Hello hello)
     {
-        if (sessions.TryGetValue(guest.Name, out GuestSession? known))
+        sessions.TryGetValue(guest.Name, out GuestSession? known);
+        if (known?.IsOwnSender(hello.Sender) == true)
+        {
+            throw new RefusedException(
+                RefusalCode.Limit, $"guest {guest.Name} runs here: its standby belongs on another host; type: curling-recv protect {guest.Name} --target …");
+        }
+
+        long newest = Math.Max(known is { IsDiscarded: false } ? known.Generation : 0, generations.Of(guest.Name));
+        if (hello.Generation < newest && known is not { State: ReceiverState.Promoted or ReceiverState.Promoting })
+        {
+            throw new RefusedException(
+                RefusalCode.Superseded,
+                $"guest {guest.Name} has been promoted since, to generation {newest}; this copy is of generation {hello.Generation} and must not run. If"
+                + $" none runs any more and it is to begin anew, type there: curling-recv discard {guest.Name}");
+        }
+
+        if (known is not null && hello.Generation > known.Generation)
+        {
+            // What is here is of an earlier life of the guest: it runs elsewhere now, and only there.
+            if (known.State is ReceiverState.Promoted or ReceiverState.Promoting)
+            {
+                Log.Superseded(log, guest.Name, known.Generation, hello.Generation);
+            }
+
+            sessions.TryRemove(guest.Name, out _);
+            await known.DisposeAsync();
+            known = null;
+        }
+
+        if (known is not null)
         {
             if (known.State is ReceiverState.Promoted or ReceiverState.Promoting && !known.IsFencing)
             {
@@ -286,6 +316,11 @@ internal sealed partial class Admission(
         }
 
         GuestSession made = Make(guest, hello);
+        if (hello.Generation > 1)
+        {
+            generations.Note(guest.Name, hello.Generation);
+        }
+
         sessions[guest.Name] = made;
         if (options is { OnFailure: FailureAction.Promote, OnSilence: FailureAction.Promote, FenceCommand: null }
             && Interlocked.Exchange(ref _warned, 1) == 0)
@@ -309,7 +344,7 @@ internal sealed partial class Admission(
             }
 
             QemuLaunch launch = Launch(guest, hello, directory, memory);
-            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, time, log);
+            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, generations, time, log);
         }
         catch
         {

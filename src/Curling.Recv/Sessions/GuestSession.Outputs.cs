@@ -1,3 +1,4 @@
+using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Qemu;
@@ -175,8 +176,11 @@ internal sealed partial class GuestSession
             _ = standby.Ended.ContinueWith(
                 ended =>
                 {
-                    Post(null, new ReceiverInput.StandbyFailed(ended.Result));
-                    Post(null, new ReceiverInput.GuestEnded(ended.Result));
+                    Post(null, new ReceiverInput.StandbyFailed(ended.Result.Text));
+                    if (Volatile.Read(ref _protection) is null)
+                    {
+                        Post(null, new ReceiverInput.GuestEnded(ended.Result.Text));
+                    }
                 },
                 TaskScheduler.Default);
         }
@@ -230,6 +234,7 @@ internal sealed partial class GuestSession
             }
 
             Generation++;
+            NoteGeneration();
             Forget();
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open(_inbound.TakeSent());
@@ -240,6 +245,10 @@ internal sealed partial class GuestSession
             Log.Promoted(_log, Guest.Name, _machine.CommittedRound, milliseconds, Generation);
             Log.Reachable(_log, Guest.Name, Guest.Serial ? _directory.Socket("serial") : "none", standby.Display ?? "none");
             Post(null, new ReceiverInput.PromotionDone());
+            if (_options.ThenTarget is { } target)
+            {
+                Watch(ProtectNextAsync(target));
+            }
         }
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException
             or System.Net.Sockets.SocketException)
@@ -250,6 +259,8 @@ internal sealed partial class GuestSession
 
     private async Task FreeAsync()
     {
+        // A sender in here uses the guest's QEMU and network to its end.
+        await StopProtectionAsync();
         while (_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next))
         {
             next.Content.Dispose();
@@ -275,6 +286,19 @@ internal sealed partial class GuestSession
         }
     }
 
+    private void NoteGeneration()
+    {
+        try
+        {
+            _generations.Note(Guest.Name, Generation);
+        }
+        catch (OperatorException e)
+        {
+            // Worse than not to remember would be not to run the guest.
+            Log.GenerationNotKept(_log, Guest.Name, Generation, e.Message);
+        }
+    }
+
     /// <summary>A guest that runs here, or never will again, must not be found in its committed round by a later receiver.</summary>
     private void Forget()
     {
@@ -294,6 +318,11 @@ internal sealed partial class GuestSession
             Message = "{Guest}: the record of the session in {Directory} cannot be deleted ({Reason}); delete it before another receiver is"
                 + " started here, or that one offers a round that is out of date")]
         public static partial void NotForgotten(ILogger log, string guest, string directory, string reason);
+
+        [LoggerMessage(EventName = "GenerationNotKept", Level = LogLevel.Warning,
+            Message = "{Guest}: that it runs here as generation {Generation} could not be noted: {Reason}. A receiver that is started again would not"
+                + " know that older copies must stop")]
+        public static partial void GenerationNotKept(ILogger log, string guest, long generation, string reason);
 
         [LoggerMessage(EventName = "SenderConnected", Level = LogLevel.Information,
             Message = "{Guest}: the sender at {Peer} is connected")]
@@ -328,7 +357,7 @@ internal sealed partial class GuestSession
 
         [LoggerMessage(EventName = "Promoted", Level = LogLevel.Warning,
             Message = "{Guest}: PROMOTED: the guest runs here from round {Round}, {Milliseconds:0} ms after the decision, generation"
-                + " {Generation}. It is not protected any more: give it a new standby")]
+                + " {Generation}. Until it has a new standby it is not protected: curling-recv protect {Guest} --target tcp:HOST:PORT")]
         public static partial void Promoted(ILogger log, string guest, long round, double milliseconds, long generation);
 
         [LoggerMessage(EventName = "GuestReachable", Level = LogLevel.Information,

@@ -44,10 +44,12 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly SharedMapping _memory;
     private readonly QemuLaunch _launch;
     private readonly StandbyStarter _startStandby;
+    private readonly Generations _generations;
     private readonly List<Task> _work = [];
     private readonly Task _loop;
     private readonly long _start;
     private readonly Lock _straight = new();
+    private readonly NetworkEventsSwitch _networkEvents = new();
     private readonly GuestNetwork _network;
     private readonly InboundBuffer _inbound;
     private int _networkDisposed;
@@ -71,8 +73,10 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
         ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
-        SharedMapping memory, StandbyStarter startStandby, TimeProvider time, ILogger log, RestoredSession? restored = null)
+        SharedMapping memory, StandbyStarter startStandby, Generations generations, TimeProvider time, ILogger log,
+        RestoredSession? restored = null)
     {
+        _generations = generations;
         _options = options;
         _time = time;
         _log = log;
@@ -81,7 +85,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         _directory = directory;
         _memory = memory;
         _start = time.GetTimestamp();
-        _network = GuestNetwork.Create(guest, launch.Directory, standby: true, options.MaxHeldBytes, NoEvents.Instance, log);
+        _network = GuestNetwork.Create(guest, launch.Directory, standby: true, options.MaxHeldBytes, _networkEvents, log);
         _inbound = new InboundBuffer(guest.Networks.Count);
         Guest = guest;
         Sender = hello.Sender;
@@ -221,7 +225,14 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     }
 
     /// <summary>The operator gives the session up.</summary>
-    public void Discard(string reason) => Post(null, new ReceiverInput.EndAsked(reason));
+    public void Discard(string reason)
+    {
+        IsDiscarded = true;
+        Post(null, new ReceiverInput.EndAsked(reason));
+    }
+
+    /// <summary>Whether the operator gave it up: its guest may begin anew.</summary>
+    public bool IsDiscarded { get; private set; }
 
     /// <summary>Tells the sender that the receiver stops.</summary>
     public void SayGoodbye() =>
@@ -259,6 +270,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             _reason)
         {
             Network = _network.IsEmpty ? null : NetworkStatus(),
+            Next = Volatile.Read(ref _protection) is { } protection ? protection.Status() with { Process = null } : null,
         };
     }
 
@@ -344,6 +356,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     public async ValueTask EndAsync(bool keep)
     {
         _keep = keep;
+        await StopProtectionAsync();
         await _cancellation.CancelAsync();
         _inputs.Writer.TryComplete();
         await _loop;

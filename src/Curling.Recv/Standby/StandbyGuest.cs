@@ -27,8 +27,11 @@ internal interface IStandby : IAsyncDisposable
     /// <summary>Its memory, in the order that the sender named.</summary>
     IReadOnlyList<IStandbyBlock> Blocks { get; }
 
-    /// <summary>Completes when it has ended, with what a person should know about it.</summary>
-    Task<string> Ended { get; }
+    /// <summary>Completes when it has ended.</summary>
+    Task<GuestEnd> Ended { get; }
+
+    /// <summary>Its QEMU and the watch over it; null where it has none.</summary>
+    (QemuProcess Qemu, GuestWatch Watch)? Process { get; }
 
     /// <summary>Loads a committed round's state and lets the guest run.</summary>
     /// <exception cref="QemuException">It did not take the state.</exception>
@@ -53,15 +56,13 @@ internal sealed class StandbyGuest : IStandby
     private static readonly TimeSpan LoadLimit = TimeSpan.FromMinutes(2);
     private readonly QemuProcess _qemu;
     private readonly string _socket;
-    private readonly TaskCompletionSource<string> _guestEnded = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly TaskCompletionSource<string> _migration = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Task _events;
+    private readonly GuestWatch _watch;
 
     private StandbyGuest(QemuProcess qemu, string directory)
     {
         _qemu = qemu;
         _socket = Path.Combine(directory, "in.sock");
-        _events = Task.Run(WatchAsync);
+        _watch = new GuestWatch(qemu);
     }
 
     /// <summary>The process that runs QEMU.</summary>
@@ -73,8 +74,11 @@ internal sealed class StandbyGuest : IStandby
     /// <inheritdoc/>
     public IReadOnlyList<IStandbyBlock> Blocks { get; private init; } = [];
 
-    /// <summary>Ends when QEMU has ended, with what a person should know about it.</summary>
-    public Task<string> Ended => _guestEnded.Task;
+    /// <inheritdoc/>
+    public Task<GuestEnd> Ended => _watch.Ended;
+
+    /// <inheritdoc/>
+    public (QemuProcess Qemu, GuestWatch Watch)? Process => (_qemu, _watch);
 
     /// <summary>Starts QEMU and waits until it waits.</summary>
     public static async Task<IStandby> StartAsync(
@@ -104,12 +108,13 @@ internal sealed class StandbyGuest : IStandby
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(LoadLimit);
         File.Delete(_socket);
+        Task<string> migration = _watch.Migration.Begin().Done;
         await _qemu.Qmp.ExecuteAsync(
             "migrate-incoming", w => w.WriteString("uri", "unix:" + _socket), cancellation: limit.Token);
         try
         {
-            await LoadAsync(state, limit.Token);
-            string status = await _migration.Task.WaitAsync(limit.Token);
+            await LoadAsync(state, migration, limit.Token);
+            string status = await migration;
             if (status != "completed")
             {
                 throw new QemuException($"QEMU did not take the state over: {status}. {_qemu.ErrorTail}");
@@ -132,7 +137,7 @@ internal sealed class StandbyGuest : IStandby
     public async ValueTask DisposeAsync()
     {
         await _qemu.DisposeAsync();
-        await _events;
+        await _watch.Ended;
     }
 
     private static void WriteCapabilities(Utf8JsonWriter w)
@@ -145,7 +150,7 @@ internal sealed class StandbyGuest : IStandby
         w.WriteEndArray();
     }
 
-    private async Task LoadAsync(StateReader state, CancellationToken cancellation)
+    private async Task LoadAsync(StateReader state, Task migration, CancellationToken cancellation)
     {
         using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         await socket.ConnectAsync(new UnixDomainSocketEndPoint(_socket), cancellation);
@@ -163,40 +168,11 @@ internal sealed class StandbyGuest : IStandby
             }
 
             socket.Shutdown(SocketShutdown.Send);
-            Task migration = _migration.Task;
             await migration.WaitAsync(cancellation);
         }
         catch (SocketException e)
         {
             throw new QemuException($"QEMU stopped reading the state after {offset} bytes: {e.Message}. {_qemu.ErrorTail}");
         }
-    }
-
-    private async Task WatchAsync()
-    {
-        string? how = null;
-        await foreach (QmpEvent happened in _qemu.Qmp.Events.ReadAllAsync())
-        {
-            switch (happened.Name)
-            {
-                case "MIGRATION":
-                    string status = happened.Data.GetProperty("status").GetString() ?? "";
-                    if (status is "completed" or "failed")
-                    {
-                        _migration.TrySetResult(status);
-                    }
-
-                    break;
-                case "SHUTDOWN":
-                    how = happened.Data.TryGetProperty("guest", out JsonElement guest) && guest.GetBoolean()
-                        ? "the guest shut itself down"
-                        : null;
-                    break;
-            }
-        }
-
-        int code = await _qemu.Exited;
-        _migration.TrySetResult($"QEMU ended with exit code {code}");
-        _guestEnded.TrySetResult(how ?? $"QEMU ended with exit code {code}: {_qemu.ErrorTail}");
     }
 }

@@ -242,7 +242,7 @@ public sealed class SenderMachine
 
         // At the start a refusal is a mistake to be told and mended; a guest that has been at work must live on.
         bool final = refused.Code is RefusalCode.Definition or RefusalCode.Host or RefusalCode.Limit or RefusalCode.Taken;
-        if (final && _lastCommitted == 0 && now - _guestStartedAt < FreshGuest)
+        if (final && _settings.EndsWhenRefused && _lastCommitted == 0 && now - _guestStartedAt < FreshGuest)
         {
             _out.Add(new SenderOutput.CloseLink(refused.Reason));
             End(SenderEnd.Refused, refused.Reason);

@@ -161,4 +161,10 @@ public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, Tim
 {
     /// <summary>Whether output that waits asks for a round at once, not only output that has no more room.</summary>
     public bool OutputAsksForRounds { get; init; }
+
+    /// <summary>
+    /// Whether a guest that has just been started ends when the receiver refuses it: the operator's mistake is to be mended then. A guest
+    /// that was promoted and is given a new standby runs on in any case.
+    /// </summary>
+    public bool EndsWhenRefused { get; init; } = true;
 }

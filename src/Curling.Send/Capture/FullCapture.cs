@@ -4,6 +4,7 @@ using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Qemu;
+using Curling.Qemu.Processes;
 using Curling.Send.Guest;
 using Curling.Send.Links;
 

@@ -1,42 +1,31 @@
-using System.Text.Json;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Network;
 using Curling.Linux.Memory;
 using Curling.Qemu;
 using Curling.Qemu.BuiltinGuest;
 using Curling.Qemu.Guests;
-using Curling.Qemu.Monitor;
 using Curling.Qemu.Processes;
 using Microsoft.Extensions.Logging;
 
 namespace Curling.Send.Guest;
 
-/// <summary>How the guest's QEMU ended.</summary>
-/// <param name="ByGuest">Whether the guest shut itself down.</param>
-/// <param name="Text">What a person should know.</param>
-internal sealed record GuestEnd(bool ByGuest, string Text);
-
 /// <summary>The guest that is protected: its definition, its memory and its QEMU.</summary>
-/// <remarks>Disposing kills QEMU and deletes the guest's files.</remarks>
+/// <remarks>Disposing kills QEMU and, where the guest was started here, deletes its files; an adopted guest's files stay its owner's.</remarks>
 internal sealed class PrimaryGuest : IAsyncDisposable
 {
-    private static readonly TimeSpan WayOut = TimeSpan.FromSeconds(10);
     private readonly InstanceDirectory _directory;
-    private readonly TaskCompletionSource<GuestEnd> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Task _events;
+    private readonly bool _ownsFiles;
+    private readonly GuestWatch _watch;
 
     private PrimaryGuest(
-        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, IReadOnlyList<BootFile> files,
-        string? display)
+        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, GuestWatch watch, bool ownsFiles)
     {
         Network = network;
         _directory = directory;
+        _watch = watch;
+        _ownsFiles = ownsFiles;
         Memory = memory;
         Qemu = qemu;
-        Files = files;
-        Display = display;
-        Migration = new MigrationEvents();
-        _events = Task.Run(WatchAsync);
     }
 
     /// <summary>The guest's RAM.</summary>
@@ -45,8 +34,8 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <summary>Its QEMU.</summary>
     public QemuProcess Qemu { get; }
 
-    /// <summary>Its definition.</summary>
-    public GuestDefinition Definition => Qemu.Launch.Definition;
+    /// <summary>Its definition, as it travels to the receiver.</summary>
+    public required GuestDefinition Definition { get; init; }
 
     /// <summary>Its network cards.</summary>
     public GuestNetwork Network { get; }
@@ -55,19 +44,19 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     public Action<long>? AtCut { get; init; }
 
     /// <summary>Its boot files.</summary>
-    public IReadOnlyList<BootFile> Files { get; }
+    public required IReadOnlyList<BootFile> Files { get; init; }
 
     /// <summary>What QEMU says about migrations, stops and resumes.</summary>
-    public MigrationEvents Migration { get; }
+    public MigrationEvents Migration => _watch.Migration;
 
     /// <summary>Completes when QEMU has ended.</summary>
-    public Task<GuestEnd> Ended => _ended.Task;
+    public Task<GuestEnd> Ended => _watch.Ended;
 
     /// <summary>The Unix socket of its serial port.</summary>
     public string? Serial => Definition.Serial ? _directory.Socket("serial") : null;
 
     /// <summary>Where its display can be seen.</summary>
-    public string? Display { get; }
+    public string? Display { get; init; }
 
     /// <summary>A directory in the memory filesystem for passing files.</summary>
     public string MemoryDirectory => _directory.MemoryPath;
@@ -118,7 +107,13 @@ internal sealed class PrimaryGuest : IAsyncDisposable
             process = await QemuProcess.StartAsync(launch, log, cancellation);
             string? display = await process.DisplayAddressAsync(cancellation);
             GuestNetwork opened = network;
-            return new PrimaryGuest(directory, memory, network, process, files, display) { AtCut = round => atCut(opened, round) };
+            return new PrimaryGuest(directory, memory, network, process, new GuestWatch(process), ownsFiles: true)
+            {
+                Definition = process.Launch.Definition,
+                Files = files,
+                Display = display,
+                AtCut = round => atCut(opened, round),
+            };
         }
         catch
         {
@@ -134,11 +129,39 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         }
     }
 
+    /// <summary>Takes a guest over that runs already: one that was promoted here and is to have a standby again.</summary>
+    /// <param name="directory">Its files; they stay the caller's, as do <paramref name="memory"/> and <paramref name="network"/>.</param>
+    /// <param name="memory">Its memory.</param>
+    /// <param name="network">Its network cards.</param>
+    /// <param name="qemu">Its QEMU; owned here from now on.</param>
+    /// <param name="watch">The watch over that QEMU.</param>
+    /// <param name="display">See <see cref="Display"/>.</param>
+    /// <param name="atCut">See <see cref="AtCut"/>.</param>
+    /// <exception cref="GuestDefinitionException">A boot file cannot be read.</exception>
+    public static PrimaryGuest Adopt(
+        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, GuestWatch watch, string? display,
+        Action<GuestNetwork, long> atCut)
+    {
+        GuestDefinition guest = qemu.Launch.AsSeenFromHere();
+        return new PrimaryGuest(directory, memory, network, qemu, watch, ownsFiles: false)
+        {
+            Definition = guest,
+            Files = BootFile.Describe(guest),
+            Display = display,
+            AtCut = round => atCut(network, round),
+        };
+    }
+
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
         await Qemu.DisposeAsync();
-        await _events;
+        await _watch.Ended;
+        if (!_ownsFiles)
+        {
+            return;
+        }
+
         Network.Dispose();
         Memory.Dispose();
         _directory.Dispose();
@@ -149,89 +172,5 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         string image = Path.Combine(directory.RuntimePath, "builtin-guest.bin");
         File.WriteAllBytes(image, BuiltinGuestImage.Read());
         return BuiltinGuestImage.Define(image);
-    }
-
-    private async Task WatchAsync()
-    {
-        bool byGuest = false;
-        await foreach (QmpEvent happened in Qemu.Qmp.Events.ReadAllAsync())
-        {
-            Migration.Take(happened);
-            byGuest |= happened.Name == "SHUTDOWN"
-                && happened.Data.TryGetProperty("guest", out JsonElement guest) && guest.ValueKind == JsonValueKind.True;
-        }
-
-        // QEMU closes its monitor on its way out, and that way takes a while with much memory. One that only closes its monitor
-        // is beyond use: it is ended then.
-        await Task.WhenAny(Qemu.Exited, Task.Delay(WayOut));
-        Qemu.Kill();
-        int code = await Qemu.Exited;
-        Migration.End();
-        string tail = Qemu.ErrorTail;
-        _ended.TrySetResult(byGuest && code == 0
-            ? new GuestEnd(true, "the guest shut itself down")
-            : new GuestEnd(false, $"QEMU ended with exit code {code}{(tail.Length > 0 ? $": {tail}" : "")}"));
-    }
-}
-
-/// <summary>Remembers what QEMU says about migrations, stops and resumes.</summary>
-/// <remarks>Thread-safe.</remarks>
-internal sealed class MigrationEvents
-{
-    /// <summary>How a migration ends when QEMU does.</summary>
-    public const string QemuEnded = "QEMU ended";
-
-    private readonly Lock _lock = new();
-    private TaskCompletionSource<string> _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private TaskCompletionSource _resumed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-    /// <summary>QEMU's stamp of the last stop, in microseconds.</summary>
-    public long StopMicros { get; private set; }
-
-    /// <summary>QEMU's stamp of the last resume, in microseconds.</summary>
-    public long ResumeMicros { get; private set; }
-
-    /// <summary>Prepares for a new migration: what was said before does not count.</summary>
-    /// <returns>Completes with <c>completed</c>, <c>failed</c> or <c>cancelled</c>, and when the guest runs again.</returns>
-    public (Task<string> Done, Task Resumed) Begin()
-    {
-        lock (_lock)
-        {
-            _done = new TaskCompletionSource<string>(TaskCreationOptions.RunContinuationsAsynchronously);
-            _resumed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-            return (_done.Task, _resumed.Task);
-        }
-    }
-
-    /// <summary>Takes an event in.</summary>
-    public void Take(QmpEvent happened)
-    {
-        lock (_lock)
-        {
-            switch (happened.Name)
-            {
-                case "MIGRATION" when happened.Data.TryGetProperty("status", out JsonElement status)
-                    && status.GetString() is "completed" or "failed" or "cancelled":
-                    _done.TrySetResult(status.GetString()!);
-                    break;
-                case "STOP":
-                    StopMicros = happened.Micros;
-                    break;
-                case "RESUME":
-                    ResumeMicros = happened.Micros;
-                    _resumed.TrySetResult();
-                    break;
-            }
-        }
-    }
-
-    /// <summary>QEMU is gone: nothing more will be said.</summary>
-    public void End()
-    {
-        lock (_lock)
-        {
-            _done.TrySetResult(QemuEnded);
-            _resumed.TrySetResult();
-        }
     }
 }

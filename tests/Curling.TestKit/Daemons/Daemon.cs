@@ -139,12 +139,24 @@ public abstract class Daemon
         }
     }
 
+    /// <summary>What the daemon holds now: descriptors, threads, child processes and bytes of memory of its own.</summary>
+    public (int Descriptors, int Threads, int Children, long Bytes) Resources()
+    {
+        int children = Directory.EnumerateDirectories($"/proc/{Pid}/task")
+            .Sum(t => File.ReadAllText(Path.Combine(t, "children")).Split(' ', StringSplitOptions.RemoveEmptyEntries).Length);
+        return (
+            // The runtime opens its libraries when they are needed first, whenever that is.
+            Directory.EnumerateFileSystemEntries($"/proc/{Pid}/fd").Count(f => new FileInfo(f).LinkTarget?.EndsWith(".dll", StringComparison.Ordinal) != true),
+            Directory.EnumerateDirectories($"/proc/{Pid}/task").Count(), children,
+            Linux.Processes.ProcessInfo.ResidentMemory(Pid).AnonymousBytes);
+    }
+
     /// <summary>Sends a signal to any process that a test started.</summary>
     public static void Signal(int pid, int signal) => Assert.Equal(0, SendSignal(pid, signal));
 
     /// <summary>Asks it something on its control socket.</summary>
-    protected Task<ControlReply> AskAsync(string command, string? guest = null) =>
-        ControlClient.CallAsync(Control, new ControlRequest(command, guest), Limit);
+    protected Task<ControlReply> AskAsync(string command, string? guest = null, string? target = null) =>
+        ControlClient.CallAsync(Control, new ControlRequest(command, guest, target), Limit);
 
     [DllImport("libc", EntryPoint = "kill")]
     private static extern int SendSignal(int pid, int signal);
@@ -207,6 +219,19 @@ public sealed class Receiver : Daemon
 
     /// <summary>Promotes a guest.</summary>
     public Task<ControlReply> PromoteAsync(string guest) => AskAsync("promote", guest);
+
+    /// <summary>Gives a promoted guest its next standby.</summary>
+    public Task<ControlReply> ProtectAsync(string guest, string target) => AskAsync("protect", guest, target);
+
+    /// <summary>Waits until a guest that was promoted here has a standby that follows it, at a round that was cut after this call.</summary>
+    public async Task<SessionStatus> UntilProtectedAgainAsync(string guest)
+    {
+        long begun = (await UntilAsync(guest, s => s.Next?.State == "protected", "is protected again")).Next!.Round;
+        return await UntilAsync(guest, s => s.Next?.CommittedRound > begun, $"has a round after {begun} at its next standby");
+    }
+
+    /// <summary>Moves a guest that was promoted here to its next standby.</summary>
+    public Task<ControlReply> SwitchoverAsync(string guest) => AskAsync("switchover", guest);
 
     /// <summary>Gives a guest's standby up.</summary>
     public Task<ControlReply> DiscardAsync(string guest) => AskAsync("discard", guest);

@@ -178,6 +178,7 @@ public sealed class Lab : IAsyncDisposable
 
         start.Environment["CURLING_RUNTIME"] = Runtime;
         start.Environment["CURLING_SHM"] = Memory;
+        start.Environment["CURLING_STATE"] = Path.Combine(Directory, "state");
         start.Environment["CURLING_QEMU"] = Qemu;
         start.Environment["DOTNET_gcServer"] = "0";
         return Process.Start(start)!;

@@ -17,6 +17,9 @@ namespace Curling.TestKit.Network;
 /// <remarks>Disposing removes everything; what a killed test left, the next one's creation removes.</remarks>
 public sealed class NetworkLab : IDisposable
 {
+    /// <summary>The primary's host, on the cable between the hosts.</summary>
+    public const string PrimaryAddress = "10.78.0.1";
+
     /// <summary>The standby's host, on the cable between the hosts.</summary>
     public const string StandbyAddress = "10.78.0.2";
 
@@ -52,7 +55,7 @@ public sealed class NetworkLab : IDisposable
 
         Ip("-n", Client, "addr", "add", "10.77.0.1/24", "dev", "eth0");
         Ip("-n", Primary, "link", "add", "rounds", "type", "veth", "peer", "name", "rounds", "netns", Standby);
-        Ip("-n", Primary, "addr", "add", "10.78.0.1/24", "dev", "rounds");
+        Ip("-n", Primary, "addr", "add", PrimaryAddress + "/24", "dev", "rounds");
         Ip("-n", Standby, "addr", "add", StandbyAddress + "/24", "dev", "rounds");
         Ip("-n", Primary, "link", "set", "rounds", "up");
         Ip("-n", Standby, "link", "set", "rounds", "up");

@@ -1,0 +1,129 @@
+using Curling.Hosting.Control;
+using Curling.Hosting.Options;
+using Curling.Replication.Receiver;
+using Curling.Replication.Sender;
+using Curling.Send;
+using Curling.Send.Guest;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Recv.Sessions;
+
+/// <summary>A guest that was promoted here is protected again: this daemon becomes its sender.</summary>
+internal sealed partial class GuestSession
+{
+    private readonly Lock _protecting = new();
+    private SenderDaemon? _protection;
+    private Task _protected = Task.CompletedTask;
+
+    /// <summary>Whether a sender is this session's own: it has connected to the daemon that it runs in.</summary>
+    public bool IsOwnSender(string sender) => Volatile.Read(ref _protection)?.Id == sender;
+
+    /// <summary>Gives the promoted guest a standby, or another one.</summary>
+    /// <param name="target">Where a receiver listens.</param>
+    /// <param name="bandwidth">The most that is sent per second.</param>
+    /// <returns>What a person is told.</returns>
+    /// <exception cref="OperatorException">The guest does not run here.</exception>
+    public string Protect(Endpoint target, ByteRate bandwidth)
+    {
+        lock (_protecting)
+        {
+            if (_machine.State != ReceiverState.Promoted || _standby?.Process is not { } process)
+            {
+                throw new OperatorException(
+                    $"{Guest.Name} is {Name(_machine.State)} here and does not run here: only a promoted guest can be given another standby");
+            }
+
+            if (_protection is { } known)
+            {
+                known.Retarget(target, bandwidth);
+                return $"{Guest.Name}: its standby is to be at {target} from now on";
+            }
+
+            SenderDaemon protection = new(
+                new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null),
+                _time, _log)
+            {
+                Generation = Generation,
+                Adopt = (network, atCut) =>
+                {
+                    PrimaryGuest guest = PrimaryGuest.Adopt(
+                        _directory, _memory, _network, process.Qemu, process.Watch, _standby?.Display, atCut);
+                    _networkEvents.Target = network;
+                    return guest;
+                },
+            };
+            _protection = protection;
+            _protected = RunProtectionAsync(protection);
+            Watch(_protected);
+            return $"{Guest.Name}: generation {Generation} is to have a standby at {target}; curling-recv status tells when it is protected";
+        }
+    }
+
+    /// <summary>Moves the guest to its standby.</summary>
+    /// <exception cref="OperatorException">It is not protected from here, or the move came to nothing.</exception>
+    public Task<ControlReply> SwitchoverAsync(CancellationToken cancellation) =>
+        Volatile.Read(ref _protection) is { } protection
+            ? protection.AnswerAsync(new ControlRequest("switchover"), cancellation)
+            : throw new OperatorException($"{Guest.Name} has no standby of this daemon's making: give it one with curling-recv protect {Guest.Name} --target …");
+
+    private async Task RunProtectionAsync(SenderDaemon protection)
+    {
+        await protection.StartAsync(CancellationToken.None);
+        await (protection.ExecuteTask ?? Task.CompletedTask);
+        _networkEvents.Target = null;
+        if (protection.Failure is { } failure)
+        {
+            // It never took the guest over, or its end is told by the guest's QEMU.
+            Log.NotProtected(_log, Guest.Name, failure.Message);
+            Volatile.Write(ref _protection, null);
+            if (_standby?.Ended is { IsCompletedSuccessfully: true } ended)
+            {
+                Post(null, new ReceiverInput.GuestEnded(ended.Result.Text));
+            }
+        }
+        else
+        {
+            Post(null, new ReceiverInput.GuestEnded(protection.Ended == SenderEnd.SwitchedOver
+                ? $"the guest was moved to {protection.Status().Target}"
+                : protection.Status().Reason ?? "its protection ended"));
+        }
+
+        protection.Dispose();
+    }
+
+    /// <summary>Gives the guest its standby as soon as it counts as promoted.</summary>
+    private async Task ProtectNextAsync(Endpoint target)
+    {
+        while (_machine.State == ReceiverState.Promoting && !_cancellation.IsCancellationRequested)
+        {
+            await Task.Delay(1);
+        }
+
+        try
+        {
+            Protect(target, _options.ThenBandwidth);
+        }
+        catch (OperatorException)
+        {
+            // It has ended again meanwhile.
+        }
+    }
+
+    private async Task StopProtectionAsync()
+    {
+        // How a QEMU ended is its sender's to tell: asked to stop now, it might say that the operator wanted it.
+        if (Volatile.Read(ref _protection) is { } protection && _standby?.Ended.IsCompleted != true)
+        {
+            await protection.StopAsync(CancellationToken.None);
+        }
+
+        await _protected;
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventName = "NotProtected", Level = LogLevel.Error,
+            Message = "{Guest}: it cannot be given a standby: {Reason}. It runs on unprotected; mend the cause and type: curling-recv protect {Guest} --target …")]
+        public static partial void NotProtected(ILogger log, string guest, string reason);
+    }
+}
