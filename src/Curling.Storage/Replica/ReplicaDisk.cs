@@ -17,7 +17,8 @@ public sealed record ReplicaOptions(long Length, Guid HistoryId, ReplicaSync Syn
 /// and applying all of it once more gives the same bytes; until then the replica counts as <see cref="ReplicaState.Copying"/>.</para>
 /// <para>The record (<c>PATH.curling-replica</c>) has two places that are written in turn, each with a checksum and a number, so that one is
 /// always whole; a rename for each round would cost a change of the directory.</para>
-/// <para>Not thread-safe. The file is locked against other processes while this is open. Dispose it before the file is opened otherwise.</para>
+/// <para>Not thread-safe. The record is locked while this is open, so that two receivers never apply to one replica; the file itself
+/// may be opened otherwise, for example by what exports it to a QEMU.</para>
 /// </remarks>
 public sealed class ReplicaDisk : IDisposable
 {
@@ -260,7 +261,7 @@ public sealed class ReplicaDisk : IDisposable
 
     private static ReplicaDisk Open(string path, ReplicaRecord record, long sequence, ReplicaOptions options)
     {
-        SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+        SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
         SafeFileHandle? recordFile = null;
         try
         {
@@ -289,7 +290,7 @@ public sealed class ReplicaDisk : IDisposable
     private static ReplicaDisk Create(string path, ReplicaOptions options, string? distrust)
     {
         // What was there is empty before the record says so; in between, the old record names a file of another size and is refused.
-        using (SafeFileHandle file = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
+        using (SafeFileHandle file = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite))
         {
             RandomAccess.SetLength(file, 0);
             string made = RecordPath(path) + ".new";
