@@ -3,6 +3,21 @@ using Curling.Storage.Tracking;
 
 namespace Curling.Storage.Tests.Tracking;
 
+/// <summary>What can be planted to see that the comparison finds it.</summary>
+internal enum Defect
+{
+    None,
+
+    /// <summary>A write reaches the image before the old content was saved.</summary>
+    NoCopyBeforeWrite,
+
+    /// <summary>A round counts as committed when it was sent.</summary>
+    ClearedWhenSent,
+
+    /// <summary>Bytes are those of the moment of reading.</summary>
+    NotAsOfTheCut,
+}
+
 /// <summary>
 /// A primary with a tracked disk and a standby with a replica, both real but for the image, which is in memory. Each cut keeps a copy of
 /// the whole disk, and each committed complete round is held against it.
@@ -18,13 +33,16 @@ internal sealed class DiskModel : IAsyncDisposable
     private int _sessions;
     private Guid _session;
 
-    public DiskModel(long length, TrackedDiskOptions options)
+    public DiskModel(long length, TrackedDiskOptions options, Defect defect = Defect.None)
     {
+        Defect = defect;
         _options = options;
         Image = new MemoryBackend(length);
         Disk = OpenDisk();
         Replica = OpenReplica();
     }
+
+    public Defect Defect { get; }
 
     public MemoryBackend Image { get; }
 
@@ -74,6 +92,17 @@ internal sealed class DiskModel : IAsyncDisposable
         return snapshot;
     }
 
+    /// <summary>The guest writes.</summary>
+    public async Task WriteAsync(long offset, byte[] data)
+    {
+        if (Defect == Defect.NoCopyBeforeWrite)
+        {
+            await Image.WriteAsync(offset, data, CancellationToken.None);
+        }
+
+        await Disk.WriteAsync(offset, data, CancellationToken.None).AsTask().WaitAsync(TimeSpan.FromSeconds(60));
+    }
+
     /// <summary>Reads a snapshot to its end.</summary>
     public async Task<List<(DiskRun[] Runs, byte[] Data)>> ReadAsync(DiskSnapshot snapshot, int bufferBytes = 64 << 10)
     {
@@ -90,7 +119,22 @@ internal sealed class DiskModel : IAsyncDisposable
             }
 
             Sent += part.Bytes;
+            if (Defect == Defect.NotAsOfTheCut)
+            {
+                int at = 0;
+                foreach (DiskRun run in runs[..part.Runs].Where(run => !run.IsZero))
+                {
+                    await Image.ReadAsync(run.Offset, buffer.AsMemory(at, (int)run.Length), CancellationToken.None);
+                    at += (int)run.Length;
+                }
+            }
+
             parts.Add((runs[..part.Runs], buffer[..part.Bytes]));
+        }
+
+        if (Defect == Defect.ClearedWhenSent)
+        {
+            Disk.Committed(snapshot.Round);
         }
 
         return parts;
