@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Curling.Storage.Tracking;
 
 /// <summary>What a call to <see cref="DiskSnapshot.ReadAsync"/> filled in; no runs mean that the snapshot has been read to its end.</summary>
@@ -76,6 +78,7 @@ public sealed class DiskSnapshot
     /// <param name="cancellation">Ends the wait for a block that a write is saving; the call can be made again.</param>
     /// <exception cref="DiskException">The image cannot be read; the call can be made again, or the round abandoned.</exception>
     /// <exception cref="OperationCanceledException">Cancelled, or the round was given up (also by <see cref="TrackedDisk.LinkLost"/>).</exception>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     public async ValueTask<SnapshotPart> ReadAsync(Memory<byte> buffer, Memory<DiskRun> runs, CancellationToken cancellation)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(buffer.Length, BlockSet.BlockBytes);
@@ -284,6 +287,7 @@ public sealed class DiskSnapshot
     }
 
     /// <summary>Splits a long run into holes, which need no reading, and as much else as there is room for.</summary>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask ChooseExtentsAsync(long block, long end, int room, int runs, CancellationToken cancellation)
     {
         long offset = block * BlockSet.BlockBytes;
@@ -355,6 +359,7 @@ public sealed class DiskSnapshot
         }
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask<int> ReadPiecesAsync(Memory<byte> buffer, CancellationToken cancellation)
     {
         int bytes = 0;

@@ -246,6 +246,29 @@ public sealed class TrackedDiskTests : IAsyncDisposable
         Assert.True(allocated < 1000, $"{allocated} bytes for 10,000 writes");
     }
 
+    [Fact]
+    public async Task Nor_when_the_old_content_was_saved_before()
+    {
+        (TrackedDisk disk, _) = await BegunAsync(1 << 20);
+        byte[] data = new byte[4096];
+        await disk.WriteAsync(0, data, default);
+        _ = disk.Cut(1, 0);
+        for (int i = 0; i < 100; i++)
+        {
+            await disk.WriteAsync(0, data, default);
+        }
+
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int i = 0; i < 10_000; i++)
+        {
+            await disk.WriteAsync(0, data, default);
+        }
+
+        long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
+        Assert.True(allocated < 1000, $"{allocated} bytes for 10,000 writes");
+        Assert.Equal(1, disk.Counters.SavedBlocks);
+    }
+
     private async Task<(TrackedDisk Disk, MemoryBackend Image)> BegunAsync(long length, TrackedDiskOptions? options = null)
     {
         MemoryBackend image = new(length);
