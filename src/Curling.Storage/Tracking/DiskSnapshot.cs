@@ -78,7 +78,7 @@ public sealed class DiskSnapshot
     /// <param name="cancellation">Ends the wait for a block that a write is saving; the call can be made again.</param>
     /// <exception cref="DiskException">The image cannot be read; the call can be made again, or the round abandoned.</exception>
     /// <exception cref="OperationCanceledException">Cancelled, or the round was given up (also by <see cref="TrackedDisk.LinkLost"/>).</exception>
-    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     public async ValueTask<SnapshotPart> ReadAsync(Memory<byte> buffer, Memory<DiskRun> runs, CancellationToken cancellation)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(buffer.Length, BlockSet.BlockBytes);
@@ -359,7 +359,7 @@ public sealed class DiskSnapshot
         }
     }
 
-    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReadPiecesAsync(Memory<byte> buffer, CancellationToken cancellation)
     {
         int bytes = 0;
