@@ -2,41 +2,18 @@ using System.Runtime.CompilerServices;
 
 namespace Curling.Storage.Tracking;
 
-/// <summary>What a call to <see cref="DiskSnapshot.ReadAsync"/> filled in; no runs mean that the snapshot has been read to its end.</summary>
-/// <param name="Runs">How many runs.</param>
-/// <param name="Bytes">How many bytes of the buffer: the content of the runs that are not zero, one behind the other.</param>
-public readonly record struct SnapshotPart(int Runs, int Bytes);
-
-/// <summary>How a snapshot came to an end; until then writes to its unread blocks save the old content.</summary>
-internal enum SnapshotEnd
-{
-    /// <summary>It is open.</summary>
-    None,
-
-    /// <summary>All of it was read.</summary>
-    Read,
-
-    /// <summary>It could not be read; the round must be abandoned.</summary>
-    Failed,
-
-    /// <summary>Given up, with its round or with the link.</summary>
-    Abandoned,
-}
-
 /// <summary>The blocks of one round, as they were at its cut.</summary>
 /// <remarks>One reader at a time; <see cref="Abandon"/> may be called while it reads. The state is guarded by the disk's lock; the rules are
 /// those of <see cref="TrackedDisk"/>.</remarks>
 public sealed class DiskSnapshot
 {
     private const int Saving = 1 << 30;
-    private const int InImage = -1;
-    private const int Hole = -2;
     private const int LongRun = 16; // blocks from which asking for holes costs less than reading them
     private const long MaxRun = 1 << 18; // blocks that one call looks at: 1 GiB
     private readonly TrackedDisk _disk;
     private readonly BlockSet _set;
     private readonly Dictionary<long, int> _held; // block → slot, with Saving until its content is there
-    private readonly List<Piece> _pieces = [];
+    private readonly SnapshotPieces _pieces;
     private readonly DiskExtent[] _extents = new DiskExtent[64];
     private long _position; // blocks before it were read
     private long _readEnd; // blocks from the position to here are being read
@@ -49,6 +26,7 @@ public sealed class DiskSnapshot
         _disk = disk;
         _set = set;
         _held = held;
+        _pieces = new SnapshotPieces(disk.Length);
         _left = set.Count;
         Round = round;
         Bytes = set.Count * BlockSet.BlockBytes;
@@ -123,7 +101,7 @@ public sealed class DiskSnapshot
                     _disk.PrepareSpare();
                 }
 
-                return BuildRuns(buffer.Span[..bytes], runs.Span);
+                return _pieces.BuildRuns(buffer.Span[..bytes], runs.Span);
             }
             catch
             {
@@ -271,14 +249,14 @@ public sealed class DiskSnapshot
         for (; block >= 0 && runs > 0; runs--, block = _set.Next(block + 1))
         {
             bool saved = _held.TryGetValue(block, out int slot);
-            int length = LengthOf(block, block + 1);
+            int length = _pieces.LengthOf(block, block + 1);
             if (length > room || (saved && (slot & Saving) != 0))
             {
                 break;
             }
 
             room -= length;
-            AddPiece(block, 1, saved ? slot : InImage);
+            _pieces.Add(block, 1, saved ? slot : SnapshotPieces.InImage);
             last = block;
         }
 
@@ -307,7 +285,7 @@ public sealed class DiskSnapshot
                         break;
                     }
 
-                    AddPiece(holeBlock, stopBlock - holeBlock, Hole);
+                    _pieces.Add(holeBlock, stopBlock - holeBlock, SnapshotPieces.Hole);
                     block = stopBlock;
                     runs--;
                 }
@@ -322,7 +300,7 @@ public sealed class DiskSnapshot
 
         if (_pieces.Count == 0)
         {
-            AddPiece(block, 1, InImage);
+            _pieces.Add(block, 1, SnapshotPieces.InImage);
             block++;
         }
 
@@ -338,7 +316,7 @@ public sealed class DiskSnapshot
         long count = Math.Min(end - block, Math.Min(runs, room / BlockSet.BlockBytes));
         if (count > 0)
         {
-            AddPiece(block, count, InImage);
+            _pieces.Add(block, count, SnapshotPieces.InImage);
             block += count;
             room -= (int)count * BlockSet.BlockBytes;
             runs -= (int)count;
@@ -347,31 +325,19 @@ public sealed class DiskSnapshot
         return block == end;
     }
 
-    private void AddPiece(long block, long count, int slot)
-    {
-        if (slot < 0 && _pieces.Count > 0 && _pieces[^1] is { } before && before.Slot == slot && before.Block + before.Count == block)
-        {
-            _pieces[^1] = before with { Count = before.Count + count };
-        }
-        else
-        {
-            _pieces.Add(new Piece(block, count, slot));
-        }
-    }
-
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReadPiecesAsync(Memory<byte> buffer, CancellationToken cancellation)
     {
         int bytes = 0;
-        foreach (Piece piece in _pieces)
+        foreach (SnapshotPieces.Piece piece in _pieces.All)
         {
-            if (piece.Slot == Hole)
+            if (piece.Slot == SnapshotPieces.Hole)
             {
                 continue;
             }
 
-            Memory<byte> into = buffer.Slice(bytes, LengthOf(piece.Block, piece.Block + piece.Count));
-            if (piece.Slot == InImage)
+            Memory<byte> into = buffer.Slice(bytes, _pieces.LengthOf(piece.Block, piece.Block + piece.Count));
+            if (piece.Slot == SnapshotPieces.InImage)
             {
                 await _disk.Image.ReadAsync(piece.Block * BlockSet.BlockBytes, into, cancellation).ConfigureAwait(false);
             }
@@ -397,7 +363,7 @@ public sealed class DiskSnapshot
         {
             if (_end == SnapshotEnd.None && whole)
             {
-                foreach (Piece piece in _pieces)
+                foreach (SnapshotPieces.Piece piece in _pieces.All)
                 {
                     _left -= piece.Count;
                     if (piece.Slot >= 0)
@@ -424,59 +390,4 @@ public sealed class DiskSnapshot
             return _end == SnapshotEnd.Read;
         }
     }
-
-    /// <summary>Makes runs of the pieces; blocks of zeros become zero runs and their bytes are left out.</summary>
-    private SnapshotPart BuildRuns(Span<byte> bytes, Span<DiskRun> runs)
-    {
-        int count = 0;
-        int from = 0;
-        int kept = 0;
-        foreach (Piece piece in _pieces)
-        {
-            if (piece.Slot == Hole)
-            {
-                AddRun(runs, ref count, piece.Block * BlockSet.BlockBytes, RangeLength(piece.Block, piece.Block + piece.Count), true);
-                continue;
-            }
-
-            for (long block = piece.Block; block < piece.Block + piece.Count; block++)
-            {
-                Span<byte> content = bytes.Slice(from, LengthOf(block, block + 1));
-                from += content.Length;
-                bool zero = !content.ContainsAnyExcept((byte)0);
-                AddRun(runs, ref count, block * BlockSet.BlockBytes, content.Length, zero);
-                if (!zero)
-                {
-                    if (kept != from - content.Length)
-                    {
-                        content.CopyTo(bytes[kept..]);
-                    }
-
-                    kept += content.Length;
-                }
-            }
-        }
-
-        return new SnapshotPart(count, kept);
-    }
-
-    private static void AddRun(Span<DiskRun> runs, ref int count, long offset, long length, bool zero)
-    {
-        if (count > 0 && runs[count - 1] is { } before && before.IsZero == zero && before.Offset + before.Length == offset)
-        {
-            runs[count - 1] = before with { Length = before.Length + length };
-        }
-        else
-        {
-            runs[count++] = new DiskRun(offset, length, zero);
-        }
-    }
-
-    private int LengthOf(long first, long end) => (int)RangeLength(first, end);
-
-    private long RangeLength(long first, long end) =>
-        Math.Min(_disk.Length, end * BlockSet.BlockBytes) - (first * BlockSet.BlockBytes);
-
-    /// <summary>Consecutive blocks that come from one place: the image, a slot of held memory (one block), or nowhere (a hole).</summary>
-    private readonly record struct Piece(long Block, long Count, int Slot);
 }

@@ -2,36 +2,19 @@ using System.Diagnostics;
 
 namespace Curling.Storage.Tracking;
 
-/// <content>Cuts, commits, and the copy of what the replica does not have.</content>
+/// <content>Cuts and commits.</content>
 public sealed partial class TrackedDisk
 {
     private const int MaxSpare = 8;
-    private const long Portion = 1 << 18; // blocks that are added or looked at under one hold of the lock
     private readonly List<CutRound> _rounds = []; // cut and not committed, ascending
-    private readonly BlockSet _backlog;
     private readonly Stack<BlockSet> _spare = new(); // empty sets, so that a cut makes none
     private DiskSnapshot? _open; // the newest snapshot
-    private long _backlogTotal;
     private long _newest = -1;
     private long? _completeRound;
     private int _epoch; // raised when what the rounds are held against changes
-    private bool _copying; // a copy was begun and the link was not lost since
-    private bool _beginning;
 
     /// <summary>Whether writes wait at <see cref="TrackedDiskOptions.MaxDirtyBytes"/>: while rounds are cut.</summary>
     public bool IsBounded { get; private set; }
-
-    /// <summary>What the copy has still to carry.</summary>
-    public BacklogStatus Backlog
-    {
-        get
-        {
-            lock (_lock)
-            {
-                return new BacklogStatus(_backlog.Count * BlockSet.BlockBytes, _backlogTotal * BlockSet.BlockBytes);
-            }
-        }
-    }
 
     /// <summary>The first round with which a replica that has committed it is a true copy; null while the copy is not that far.</summary>
     public long? CompleteRound
@@ -196,72 +179,6 @@ public sealed partial class TrackedDisk
         }
     }
 
-    /// <summary>The replica is the one the map is about: everything outstanding becomes the backlog, and rounds may be cut.</summary>
-    /// <param name="session">This sender's session: what a replica's record says of rounds committed from now on.</param>
-    /// <param name="replicaSession">The session of the replica's last round, as it said.</param>
-    /// <param name="replicaRound">The replica's last round, as it said.</param>
-    /// <exception cref="InvalidOperationException">The map cannot tell (see <see cref="Map"/>), or the link was not lost.</exception>
-    public void BeginResync(Guid session, Guid replicaSession, long replicaRound)
-    {
-        lock (_lock)
-        {
-            BeginAllowed();
-            if (_map.Distrust is { } why)
-            {
-                throw new InvalidOperationException($"only a full copy is possible: {why}");
-            }
-
-            _map.Set(_map.Record with { KnownSession = replicaSession, KnownRound = replicaRound, Session = session }, null);
-            _backlog.AddAll(_current);
-            _current.Clear();
-            Started();
-        }
-    }
-
-    /// <summary>A full copy: all that takes room in the image becomes the backlog, and rounds may be cut.</summary>
-    /// <param name="replicaId">The replica.</param>
-    /// <param name="session">This sender's session.</param>
-    /// <param name="replicaIsEmpty">The replica reads as zeros everywhere, so that holes need not travel.</param>
-    /// <param name="cancellation">Ends the look through the image; the copy must then be begun again.</param>
-    /// <exception cref="DiskException">The image cannot tell its extents.</exception>
-    public async Task BeginBaseCopyAsync(Guid replicaId, Guid session, bool replicaIsEmpty, CancellationToken cancellation)
-    {
-        lock (_lock)
-        {
-            BeginAllowed();
-            _beginning = true;
-            _epoch++;
-
-            // Until all is marked, the file says that nothing is known.
-            _map.Set(_map.Record with { ReplicaId = Guid.Empty, Session = Guid.Empty, KnownSession = Guid.Empty, KnownRound = 0 }, "a full copy was begun");
-            _map.ClearAll();
-            _backlog.Clear();
-            for (long block = _current.Next(0); block >= 0;)
-            {
-                long end = _current.RunEnd(block, Blocks);
-                _map.Mark(block, end);
-                block = _current.Next(end);
-            }
-        }
-
-        try
-        {
-            await FillBacklogAsync(replicaIsEmpty, cancellation).ConfigureAwait(false);
-            lock (_lock)
-            {
-                _map.Set(_map.Record with { ReplicaId = replicaId, Session = session, KnownSession = session }, null);
-                Started();
-            }
-        }
-        finally
-        {
-            lock (_lock)
-            {
-                _beginning = false;
-            }
-        }
-    }
-
     /// <summary>Has an empty set ready for the next cut; called where time matters less.</summary>
     internal void PrepareSpare()
     {
@@ -339,68 +256,6 @@ public sealed partial class TrackedDisk
         CutWork += blocks.Work + empty.Work + _backlog.Work - work;
         _changed.Fire();
         return _open;
-    }
-
-    private void BeginAllowed()
-    {
-        ObjectDisposedException.ThrowIf(_disposed, this);
-        if (_copying || _beginning)
-        {
-            throw new InvalidOperationException("a copy is under way; it ends with the link");
-        }
-    }
-
-    private void Started()
-    {
-        _backlogTotal = _backlog.Count;
-        _newest = -1;
-        _copying = true;
-        IsBounded = true;
-        _completeRound = null;
-    }
-
-    private async Task FillBacklogAsync(bool replicaIsEmpty, CancellationToken cancellation)
-    {
-        DiskExtent[] extents = new DiskExtent[256];
-        for (long offset = 0; offset < Length;)
-        {
-            extents[0] = new DiskExtent(Length - offset, IsHole: false);
-            int count = replicaIsEmpty
-                ? await _image.GetExtentsAsync(offset, Length - offset, extents, cancellation).ConfigureAwait(false)
-                : 1;
-            long before = offset;
-            for (int i = 0; i < count; i++)
-            {
-                long length = Math.Min(extents[i].Length, Length - offset);
-                if (!extents[i].IsHole && length > 0)
-                {
-                    AddToBacklog(offset, length);
-                }
-
-                offset += length;
-            }
-
-            if (offset == before)
-            {
-                throw new DiskException(DiskError.Io, $"the image does not tell how it is made up from {offset} on");
-            }
-        }
-    }
-
-    private void AddToBacklog(long offset, long length)
-    {
-        (long first, long end) = BlocksOf(offset, length);
-        for (; first < end; first += Portion)
-        {
-            lock (_lock)
-            {
-                ObjectDisposedException.ThrowIf(_disposed, this);
-                long stop = Math.Min(end, first + Portion);
-                _map.Mark(first, stop);
-                _backlog.Add(first, stop);
-                _current.Remove(first, stop);
-            }
-        }
     }
 
     /// <summary>Clears the regions of a committed round of which no other set has a block.</summary>
