@@ -201,6 +201,37 @@ public sealed class ReplicaDiskTests : IDisposable
         Assert.All(ReadAll(), value => Assert.Equal(0, value));
     }
 
+    [SkippableFact]
+    public void A_full_filesystem_is_named_and_the_round_before_stays_what_is_recorded()
+    {
+        string small = Directory.CreateDirectory(_directory["small"]).FullName;
+        Skip.IfNot(Run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small), "a small filesystem can be mounted only by root");
+        try
+        {
+            string path = Path.Combine(small, "replica.img");
+            using ReplicaDisk disk = ReplicaDisk.Open(path, Options());
+            Round(disk, 1, complete: true, (0, 1));
+            disk.BeginRound(Session, 2);
+            DiskException e = Assert.Throws<DiskException>(
+                () => disk.Apply([new DiskRun(8192, 4096, true), new DiskRun(65536, 1 << 19, false)], new byte[1 << 19]));
+            Assert.Equal(DiskError.NoSpace, e.Error);
+            Assert.Contains($"{path}: cannot write 524288 bytes at 65536", e.Message, StringComparison.Ordinal);
+            Assert.Equal((ReplicaState.Copying, 1L), (disk.Identity.State, disk.Identity.Round));
+        }
+        finally
+        {
+            Assert.True(Run("umount", small));
+        }
+    }
+
+    private static bool Run(string program, params string[] arguments)
+    {
+        using System.Diagnostics.Process process = System.Diagnostics.Process.Start(
+            new System.Diagnostics.ProcessStartInfo(program, arguments) { RedirectStandardError = true })!;
+        process.StandardError.ReadToEnd();
+        return process.WaitForExit(10_000) && process.ExitCode == 0;
+    }
+
     private static void Round(ReplicaDisk disk, long round, bool complete, params (long Offset, byte Value)[] blocks)
     {
         disk.BeginRound(Session, round);

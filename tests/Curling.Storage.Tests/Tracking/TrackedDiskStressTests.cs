@@ -16,7 +16,12 @@ public sealed class TrackedDiskStressTests : IDisposable
     {
         const int Length = 1 << 19;
         const int Rounds = 300;
-        MemoryBackend image = new(Length);
+        int requests = 0;
+        MemoryBackend image = new(Length)
+        {
+            // Some requests take longer than others, so that they meet.
+            Before = (_, _, _) => Interlocked.Increment(ref requests) % 7 == 0 ? SlowAsync() : default,
+        };
         ChangeMap map = ChangeMap.Open(_directory["map"], Length, DiskModel.History, DiskModel.Boot);
         await using TrackedDisk disk = new(image, map, new TrackedDiskOptions { MaxHeldBytes = maxHeld });
         await disk.BeginBaseCopyAsync(Guid.NewGuid(), Guid.NewGuid(), true, default);
@@ -93,6 +98,8 @@ public sealed class TrackedDiskStressTests : IDisposable
             }
         }
     }
+
+    private static async ValueTask SlowAsync() => await Task.Yield();
 
     private static void Apply(byte[] replica, ReadOnlySpan<DiskRun> runs, ReadOnlySpan<byte> data)
     {

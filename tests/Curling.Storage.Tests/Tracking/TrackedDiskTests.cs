@@ -71,6 +71,31 @@ public sealed class TrackedDiskTests : IAsyncDisposable
     }
 
     [Fact]
+    public async Task A_write_waits_for_another_that_is_saving_the_block()
+    {
+        (TrackedDisk disk, MemoryBackend image) = await BegunAsync(1 << 20);
+        await Write(disk, 0, 1);
+        DiskSnapshot snapshot = disk.Cut(1, 0);
+        TaskCompletionSource go = new();
+        int writes = 0;
+        image.Before = (kind, _, _) =>
+        {
+            writes += kind == "write" ? 1 : 0;
+            return kind == "read" ? new ValueTask(go.Task) : default;
+        };
+        Task first = Write(disk, 0, 2);
+        Task second = Write(disk, 512, 3, 512);
+        Task<(DiskRun[] Runs, byte[] Data)> read = ReadAsync(snapshot);
+        Assert.Equal(0, writes);
+        Assert.False(second.IsCompleted || read.IsCompleted);
+        go.SetResult();
+        await first;
+        await second;
+        Assert.All((await read).Data, value => Assert.Equal(1, value));
+        Assert.Equal(1, disk.Counters.SavedBlocks);
+    }
+
+    [Fact]
     public async Task Writes_wait_for_memory_until_the_reader_has_taken_blocks()
     {
         (TrackedDisk disk, _) = await BegunAsync(1 << 20, new TrackedDiskOptions { MaxHeldBytes = 8192 });
