@@ -1,0 +1,217 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using Curling.Linux.Memory;
+using Curling.Linux.Storage;
+
+namespace Curling.Storage.Tracking;
+
+/// <summary>
+/// The file beside an image that says which regions are not known to be at the replica, so that a sender that was killed and started again
+/// sends only those.
+/// </summary>
+/// <remarks>
+/// <para>The file is mapped: marking a region is a store to memory that outlives the process. It does not outlive the host: after a reboot
+/// the map is not trusted, and <see cref="Distrust"/> says so.</para>
+/// <para>Two records (<see cref="ChangeMapRecord"/>), written in turn so that one is always whole, then a bit for each region: 64 KiB, or
+/// as much more as keeps the bits within 2 MiB (from 1 TiB on). All of the file is allocated when it is made, so that no store meets a full
+/// filesystem.</para>
+/// <para>Not thread-safe: the tracker uses it under its lock.</para>
+/// </remarks>
+public sealed class ChangeMap : IDisposable
+{
+    private const int HeaderBytes = 2 * ChangeMapRecord.Bytes;
+    private const long MaxBitmapBytes = 2 << 20;
+    private const int SmallestRegion = 64 << 10;
+    private readonly SharedMapping _mapping;
+    private readonly int _regionShift;
+    private readonly int _bitmapBytes;
+    private long _sequence;
+
+    private ChangeMap(SharedMapping mapping, ChangeMapRecord record, long sequence, string? distrust)
+    {
+        _mapping = mapping;
+        _sequence = sequence;
+        Record = record;
+        Distrust = distrust;
+        _regionShift = BitOperations.Log2((uint)record.RegionBytes);
+        _bitmapBytes = BitmapBytes(record.DiskLength, record.RegionBytes);
+    }
+
+    /// <summary>What the map says about itself.</summary>
+    public ChangeMapRecord Record { get; private set; }
+
+    /// <summary>Why the map cannot say what the replica has, for people; null when it can.</summary>
+    public string? Distrust { get; private set; }
+
+    /// <summary>The file.</summary>
+    public string Path => _mapping.Path;
+
+    /// <summary>Blocks in a region.</summary>
+    internal int RegionBlocks => 1 << (_regionShift - 12);
+
+    /// <summary>Regions of the disk.</summary>
+    internal long Regions => ((Record.DiskLength - 1) >> _regionShift) + 1;
+
+    private Span<ulong> Bits => MemoryMarshal.Cast<byte, ulong>(_mapping.Span(HeaderBytes, _bitmapBytes));
+
+    /// <summary>Opens the map of a disk; where there is none, or it cannot be trusted, a new one takes its place that says why.</summary>
+    /// <param name="path">The file, by custom the image's path and <c>.curling-map</c>.</param>
+    /// <param name="diskLength">The disk's size in bytes.</param>
+    /// <param name="historyId">The disk's history.</param>
+    /// <param name="bootId">This start of the kernel (<see cref="DurableFiles.BootId"/>).</param>
+    /// <exception cref="DiskException">The file can neither be used nor made.</exception>
+    public static ChangeMap Open(string path, long diskLength, Guid historyId, Guid bootId)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(diskLength);
+        SharedMapping? mapping = null;
+        try
+        {
+            string distrust = "there is no map of its changes yet";
+            if (File.Exists(path))
+            {
+                string? problem = TryOpen(path, diskLength, historyId, bootId, out mapping, out ChangeMapRecord? record, out long sequence);
+                if (problem is null)
+                {
+                    return new ChangeMap(mapping!, record!, sequence, record!.ReplicaId == Guid.Empty ? "no copy was begun" : null);
+                }
+
+                mapping?.Dispose();
+                distrust = $"the map of its changes, {path}, cannot be used: {problem}";
+            }
+
+            return Create(path, diskLength, historyId, bootId, distrust);
+        }
+        catch (Exception e) when (e is MemoryFileException or IOException or UnauthorizedAccessException)
+        {
+            throw new DiskException(DiskError.Io, $"{path}: cannot use or make the map of a disk's changes: {e.Message}", e);
+        }
+    }
+
+    /// <summary>What a disk of a size gets as its region, in bytes.</summary>
+    internal static int RegionFor(long diskLength)
+    {
+        int region = SmallestRegion;
+        while (((diskLength - 1) / region) + 1 > MaxBitmapBytes * 8 && region < 1 << 30)
+        {
+            region <<= 1;
+        }
+
+        return region;
+    }
+
+    /// <summary>Marks the regions of a range of blocks; costs a look where they are marked already.</summary>
+    internal void Mark(long firstBlock, long endBlock)
+    {
+        Span<ulong> bits = Bits;
+        int shift = _regionShift - 12;
+        long last = (endBlock - 1) >> shift;
+        for (long region = firstBlock >> shift; region <= last; region = (region | 63) + 1)
+        {
+            ulong mask = ulong.MaxValue << (int)(region & 63);
+            if ((region | 63) > last)
+            {
+                mask &= ulong.MaxValue >> (63 - (int)(last & 63));
+            }
+
+            ref ulong word = ref bits[(int)(region >> 6)];
+            if ((word & mask) != mask)
+            {
+                word |= mask;
+            }
+        }
+    }
+
+    /// <summary>A region is at the replica as it is here.</summary>
+    internal void Clear(long region) => Bits[(int)(region >> 6)] &= ~(1UL << (int)(region & 63));
+
+    /// <summary>No region is marked any more.</summary>
+    internal void ClearAll() => Bits.Clear();
+
+    /// <summary>Whether a region is marked.</summary>
+    internal bool IsMarked(long region) => (Bits[(int)(region >> 6)] & (1UL << (int)(region & 63))) != 0;
+
+    /// <summary>The first marked region from one on; -1 when there is none.</summary>
+    internal long NextMarked(long region)
+    {
+        Span<ulong> bits = Bits;
+        for (; region < Regions; region = (region | 63) + 1)
+        {
+            ulong rest = bits[(int)(region >> 6)] >> (int)(region & 63);
+            if (rest != 0)
+            {
+                region += BitOperations.TrailingZeroCount(rest);
+                return region < Regions ? region : -1;
+            }
+        }
+
+        return -1;
+    }
+
+    /// <summary>Writes another record. A crash in between leaves the one before.</summary>
+    internal void Set(ChangeMapRecord record, string? distrust)
+    {
+        record.Write(_mapping.Span(++_sequence % 2 * ChangeMapRecord.Bytes, ChangeMapRecord.Bytes), _sequence);
+        Record = record;
+        Distrust = distrust;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _mapping.Dispose();
+
+    private static int BitmapBytes(long diskLength, int regionBytes) =>
+        (int)(((((diskLength - 1) / regionBytes) >> 15) + 1) * 4096); // whole pages
+
+    private static string? TryOpen(
+        string path, long diskLength, Guid historyId, Guid bootId, out SharedMapping? mapping, out ChangeMapRecord? record, out long sequence)
+    {
+        mapping = null;
+        record = null;
+        sequence = 0;
+        int region = RegionFor(diskLength);
+        long expected = HeaderBytes + BitmapBytes(diskLength, region);
+        if (new FileInfo(path).Length is long length && length < HeaderBytes)
+        {
+            return $"it has {length} bytes, which is less than its header";
+        }
+
+        mapping = SharedMapping.Open(path, writable: true);
+        ChangeMapRecord? one = ChangeMapRecord.Read(mapping.Span(0, ChangeMapRecord.Bytes), out long first, out string? problem);
+        ChangeMapRecord? two = ChangeMapRecord.Read(
+            mapping.Span(ChangeMapRecord.Bytes, ChangeMapRecord.Bytes), out long second, out string? otherProblem);
+        bool useSecond = two is not null && (one is null || second > first);
+        record = useSecond ? two : one;
+        sequence = useSecond ? second : first;
+        return record switch
+        {
+            null => first == 0 && otherProblem == "its checksum is wrong" ? otherProblem : problem,
+            _ when record.DiskLength != diskLength => $"it is of a disk of {record.DiskLength} bytes, this one has {diskLength}",
+            _ when record.RegionBytes != region || mapping.Length != expected => $"it has {mapping.Length} bytes instead of {expected}",
+            _ when record.HistoryId != historyId => "it belongs to another history of the disk",
+            _ when record.BootId != bootId => "the host was started anew since, and it need not have reached the disk before",
+            _ => null,
+        };
+    }
+
+    private static ChangeMap Create(string path, long diskLength, Guid historyId, Guid bootId, string distrust)
+    {
+        int region = RegionFor(diskLength);
+        string made = path + ".new";
+        File.Delete(made);
+        SharedMapping mapping = SharedMapping.CreateSparse(made, HeaderBytes + BitmapBytes(diskLength, region));
+        try
+        {
+            mapping.Reserve(0, mapping.Length);
+            ChangeMap map = new(
+                mapping, new ChangeMapRecord(diskLength, region, historyId, default, default, 0, default, bootId), 0, distrust);
+            map.Set(map.Record, distrust);
+            File.Move(made, path, overwrite: true);
+            return map;
+        }
+        catch
+        {
+            mapping.Dispose();
+            File.Delete(made);
+            throw;
+        }
+    }
+}

@@ -1,0 +1,78 @@
+using System.Buffers.Binary;
+using System.IO.Hashing;
+
+namespace Curling.Storage.Tracking;
+
+/// <summary>What a change map says about itself: which disk's history it follows, and what it holds the replica against.</summary>
+/// <param name="DiskLength">The disk's size in bytes.</param>
+/// <param name="RegionBytes">What one bit of the map stands for; a power of two.</param>
+/// <param name="HistoryId">The history of the disk: changes when another side's copy becomes the disk.</param>
+/// <param name="ReplicaId">The replica the bits are about; empty when no copy was begun, or its beginning was not finished.</param>
+/// <param name="KnownSession">The session of <paramref name="KnownRound"/>.</param>
+/// <param name="KnownRound">The replica has at least this round of that session.</param>
+/// <param name="Session">The session that was begun last; the replica may have rounds of it that nobody here knows of.</param>
+/// <param name="BootId">The start of the kernel in which the map was made.</param>
+public sealed record ChangeMapRecord(
+    long DiskLength, int RegionBytes, Guid HistoryId, Guid ReplicaId, Guid KnownSession, long KnownRound, Guid Session, Guid BootId)
+{
+    /// <summary>A record's size in the file: one of its two places.</summary>
+    internal const int Bytes = 4096;
+
+    private const int Used = 128; // the fields; the checksum follows
+    private const int Version = 1;
+
+    private static ReadOnlySpan<byte> Magic => "CURLMAP\n"u8;
+
+    /// <summary>Writes the record and its checksum.</summary>
+    internal void Write(Span<byte> to, long sequence)
+    {
+        Magic.CopyTo(to);
+        BinaryPrimitives.WriteInt32LittleEndian(to[8..], Version);
+        BinaryPrimitives.WriteInt32LittleEndian(to[12..], RegionBytes);
+        BinaryPrimitives.WriteInt64LittleEndian(to[16..], sequence);
+        BinaryPrimitives.WriteInt64LittleEndian(to[24..], DiskLength);
+        BinaryPrimitives.WriteInt64LittleEndian(to[32..], KnownRound);
+        HistoryId.TryWriteBytes(to[40..]);
+        ReplicaId.TryWriteBytes(to[56..]);
+        KnownSession.TryWriteBytes(to[72..]);
+        Session.TryWriteBytes(to[88..]);
+        BootId.TryWriteBytes(to[104..]);
+        to[120..Used].Clear();
+        BinaryPrimitives.WriteUInt64LittleEndian(to[Used..], XxHash3.HashToUInt64(to[..Used]));
+    }
+
+    /// <summary>Reads a record; null, and why, when there is none.</summary>
+    internal static ChangeMapRecord? Read(ReadOnlySpan<byte> from, out long sequence, out string? problem)
+    {
+        sequence = 0;
+        problem = null;
+        if (!from.StartsWith(Magic))
+        {
+            problem = "it is not a change map";
+        }
+        else if (BinaryPrimitives.ReadInt32LittleEndian(from[8..]) is not Version and int version)
+        {
+            problem = $"it has version {version}, this program writes {Version}";
+        }
+        else if (BinaryPrimitives.ReadUInt64LittleEndian(from[Used..]) != XxHash3.HashToUInt64(from[..Used]))
+        {
+            problem = "its checksum is wrong";
+        }
+
+        if (problem is not null)
+        {
+            return null;
+        }
+
+        sequence = BinaryPrimitives.ReadInt64LittleEndian(from[16..]);
+        return new ChangeMapRecord(
+            BinaryPrimitives.ReadInt64LittleEndian(from[24..]),
+            BinaryPrimitives.ReadInt32LittleEndian(from[12..]),
+            new Guid(from.Slice(40, 16)),
+            new Guid(from.Slice(56, 16)),
+            new Guid(from.Slice(72, 16)),
+            BinaryPrimitives.ReadInt64LittleEndian(from[32..]),
+            new Guid(from.Slice(88, 16)),
+            new Guid(from.Slice(104, 16)));
+    }
+}
