@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Threading.Channels;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Network;
@@ -55,6 +56,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     private readonly string _sender = Guid.NewGuid().ToString("N");
     private readonly TaskCompletionSource<PrimaryGuest> _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly InboundCopy? _copy;
+    private EtcdArbiter? _arbiter;
     private PrimaryGuest? _guest;
     private IRoundCapture? _capture;
     private ReceiverLink? _link;
@@ -81,7 +83,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     }
 
     /// <summary>The guest's generation.</summary>
-    public long Generation { get; } = 1;
+    public long Generation => _right?.Generation ?? 1;
 
     /// <summary>What ended the daemon before the guest ran.</summary>
     public OperatorException? Failure { get; private set; }
@@ -147,6 +149,26 @@ internal sealed partial class SenderDaemon : BackgroundService
             Log.Builtin(_log);
         }
 
+try
+        {
+            _right = await TakeRightAsync(stopping);
+            await RunGuestAsync(stopping);
+        }
+        finally
+        {
+            if (_right is { } right)
+            {
+                // The guest has ended.
+                await right.ReleaseAsync(ReleaseLimit);
+                await right.DisposeAsync();
+            }
+
+            _arbiter?.Dispose();
+        }
+    }
+
+    private async Task RunGuestAsync(CancellationToken stopping)
+    {
         PrimaryGuest guest = await PrimaryGuest.StartAsync(
             _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, new SenderNetwork(input => Post(null, input), _copy), AtCut, _log, stopping);
         try
@@ -154,6 +176,7 @@ internal sealed partial class SenderDaemon : BackgroundService
             await using ControlServer control = ControlServer.Start(
                 _options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
             _guest = guest;
+            GuardGuest(guest);
             _capture = await CreateCaptureAsync(guest, stopping);
             _machine = CreateMachine(UsesIncremental);
             Log.Started(
@@ -174,6 +197,8 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
         finally
         {
+            Task release = guest.Ended.IsCompleted && _right is { } early ? early.ReleaseAsync(ReleaseLimit) : Task.CompletedTask;
+
             // A handshake that is under way ends first: the receiver must hear how this ended, or it takes it for a loss.
             if (_lateGoodbye is not null)
             {
@@ -181,8 +206,9 @@ internal sealed partial class SenderDaemon : BackgroundService
             }
 
             await CloseLinkAsync();
+            await release;
             await _work.CancelAsync();
-            await Task.WhenAll(_connecting, _closing);
+            await Task.WhenAll(_connecting, _closing, _releasing);
             await guest.Qemu.DisposeAsync();
             if (_end is { How: SenderEnd.GuestShutdown or SenderEnd.Stopped })
             {
@@ -215,6 +241,7 @@ internal sealed partial class SenderDaemon : BackgroundService
         TimeSpan.FromMilliseconds(Math.Clamp(_options.FailureTimeout.TotalMilliseconds / 4, 50, 5000)))
     {
         OutputAsksForRounds = SyncsOutput,
+        Arbitrated = _options.Arbiter is not null,
     })
     {
         MinInterval = _options.MinInterval ?? TimeSpan.Zero,
@@ -333,6 +360,17 @@ internal sealed partial class SenderDaemon : BackgroundService
             case SenderOutput.ResumeGuest resume:
                 Log.Resumed(_log, _guest!.Definition.Name, resume.Reason);
                 _capturing = Task.WhenAll(_capturing, ResumeAsync());
+                break;
+            case SenderOutput.RunGuest:
+                _capturing = Task.WhenAll(_capturing, AllowGuestAsync());
+                break;
+            case SenderOutput.ReleaseRight:
+                _givenBack = true;
+                _releasing = ReleaseRightAsync();
+                break;
+            case SenderOutput.WantRight:
+                _givenBack = false;
+                _right?.Want();
                 break;
             case SenderOutput.StateChanged changed:
                 Tell(changed);

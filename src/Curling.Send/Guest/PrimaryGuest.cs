@@ -36,6 +36,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         Files = files;
         Display = display;
         Migration = new MigrationEvents();
+        Run = new RunSwitch(qemu.Qmp);
         _events = Task.Run(WatchAsync);
     }
 
@@ -44,6 +45,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
 
     /// <summary>Its QEMU.</summary>
     public QemuProcess Qemu { get; }
+
+    /// <summary>Whether it may run here.</summary>
+    public RunSwitch Run { get; }
 
     /// <summary>Its definition.</summary>
     public GuestDefinition Definition => Qemu.Launch.Definition;
