@@ -100,16 +100,12 @@ internal sealed partial class SenderDaemon : IRightEvents
         }
     }
 
-    /// <summary>The guest runs: from now on it does so only while the right lasts.</summary>
-    private void GuardGuest(PrimaryGuest guest)
+    /// <summary>The guest runs: if the right to it was lost while it was being started, not any more.</summary>
+    private void CheckRight(PrimaryGuest guest)
     {
-        if (_right is { } right)
+        if (_right is { IsValid: false })
         {
-            right.Guard(guest.Network.Deadline);
-            if (!right.IsValid)
-            {
-                Suspend(guest, "the arbiter's lease was not renewed in time");
-            }
+            Suspend(guest, "the arbiter's lease was not renewed in time");
         }
     }
 

@@ -170,13 +170,14 @@ try
     private async Task RunGuestAsync(CancellationToken stopping)
     {
         PrimaryGuest guest = await PrimaryGuest.StartAsync(
-            _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, new SenderNetwork(input => Post(null, input), _copy), AtCut, _log, stopping);
+            _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, new SenderNetwork(input => Post(null, input), _copy),
+            deadline => _right?.Guard(deadline), AtCut, _log, stopping);
         try
         {
             await using ControlServer control = ControlServer.Start(
                 _options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
             _guest = guest;
-            GuardGuest(guest);
+            CheckRight(guest);
             _capture = await CreateCaptureAsync(guest, stopping);
             _machine = CreateMachine(UsesIncremental);
             Log.Started(

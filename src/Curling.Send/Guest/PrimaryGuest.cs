@@ -84,6 +84,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <param name="qemu">The QEMU to run, or null to look for one.</param>
     /// <param name="heldBytes">Output that may wait, per network.</param>
     /// <param name="events">Hears of the guest's network.</param>
+    /// <param name="guard">Called before QEMU is started: sets until when output may leave.</param>
     /// <param name="atCut">See <see cref="AtCut"/>.</param>
     /// <param name="log">Where QEMU's command line is logged.</param>
     /// <param name="cancellation">Ends the attempt.</param>
@@ -92,8 +93,8 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <exception cref="MemoryFileException">There is no room for the guest's memory.</exception>
     /// <exception cref="Hosting.Options.OperatorException">This host has not the network that the definition names.</exception>
     public static async Task<PrimaryGuest> StartAsync(
-        string? file, string? qemu, long heldBytes, INetworkEvents events, Action<GuestNetwork, long> atCut, ILogger log,
-        CancellationToken cancellation)
+        string? file, string? qemu, long heldBytes, INetworkEvents events, Action<ReleaseDeadline> guard,
+        Action<GuestNetwork, long> atCut, ILogger log, CancellationToken cancellation)
     {
         // The definition is read before anything is made: a mistake in it should be told, not cleaned up.
         GuestDefinition? named = file is null ? null : GuestDefinitionReader.Load(file);
@@ -119,6 +120,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 MemoryPath = memory.Path,
             };
             network = GuestNetwork.Create(guest, directory.RuntimePath, standby: false, heldBytes, events, log);
+            guard(network.Deadline);
             process = await QemuProcess.StartAsync(launch, log, cancellation);
             string? display = await process.DisplayAddressAsync(cancellation);
             GuestNetwork opened = network;
