@@ -14,31 +14,42 @@ public sealed class EtcdServer : IAsyncDisposable
     private readonly string _directory;
     private readonly int _client = FreePort();
     private readonly int _peer = FreePort();
+    private readonly string _scheme;
     private readonly string[] _more;
+    private TaskCompletionSource _serves = new();
     private Process _process;
 
-    private EtcdServer(string directory, string[] more)
+    private EtcdServer(string directory, string scheme, string[] more)
     {
         _directory = directory;
+        _scheme = scheme;
         _more = more;
         _process = Launch();
     }
 
-    /// <summary>What daemons are given as <c>--arbiter</c>.</summary>
-    public string Arbiter => $"etcd:http://127.0.0.1:{_client.ToString(CultureInfo.InvariantCulture)}";
+    /// <summary>Where its clients find it.</summary>
+    public string Url => $"{_scheme}://127.0.0.1:{_client.ToString(CultureInfo.InvariantCulture)}";
 
-    /// <summary>The port of its clients.</summary>
-    public int Port => _client;
+    /// <summary>What daemons are given as <c>--arbiter</c>.</summary>
+    public string Arbiter => "etcd:" + Url;
+
+    /// <summary>Starts one for a lab, which disposes of it, and waits until it answers; skips the test loudly where there is none.</summary>
+    public static async Task<EtcdServer> StartAsync(Lab lab)
+    {
+        EtcdServer server = await StartAsync(lab.Directory);
+        lab.Own(server);
+        return server;
+    }
 
     /// <summary>Starts one and waits until it answers; skips the test loudly where there is none.</summary>
-    /// <param name="lab">Where its data may be, and who disposes of it.</param>
+    /// <param name="directory">Where its data may be; a directory of its own is made in it.</param>
+    /// <param name="scheme">http or https.</param>
     /// <param name="more">More options.</param>
-    public static async Task<EtcdServer> StartAsync(Lab lab, params string[] more)
+    public static async Task<EtcdServer> StartAsync(string directory, string scheme = "http", params string[] more)
     {
         Skip.If(ChildProcess.Find("etcd") is null, "SKIPPED: etcd is not installed; run eng/install-deps: nothing of the arbiter is tested here");
-        EtcdServer server = new(Path.Combine(lab.Directory, "etcd"), more);
-        lab.Own(server);
-        await server.UntilItAnswersAsync();
+        EtcdServer server = new(Path.Combine(directory, "etcd"), scheme, more);
+        await server.UntilItServesAsync();
         return server;
     }
 
@@ -53,7 +64,7 @@ public sealed class EtcdServer : IAsyncDisposable
     public async Task StartAgainAsync()
     {
         _process = Launch();
-        await UntilItAnswersAsync();
+        await UntilItServesAsync();
     }
 
     /// <summary>It answers nobody, and closes no connection.</summary>
@@ -82,41 +93,36 @@ public sealed class EtcdServer : IAsyncDisposable
 
     private Process Launch()
     {
-        string client = $"http://127.0.0.1:{_client.ToString(CultureInfo.InvariantCulture)}";
         string peer = $"http://127.0.0.1:{_peer.ToString(CultureInfo.InvariantCulture)}";
         ProcessStartInfo start = new("etcd", [
-            "--name", "test", "--data-dir", _directory, "--listen-client-urls", client, "--advertise-client-urls", client,
+            "--name", "test", "--data-dir", _directory, "--listen-client-urls", Url, "--advertise-client-urls", Url,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", $"test={peer}", "--unsafe-no-fsync", .. _more])
         {
             RedirectStandardError = true,
             RedirectStandardOutput = true,
         };
+        TaskCompletionSource serves = _serves = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        List<string> said = [];
         Process process = Process.Start(start)!;
+        process.ErrorDataReceived += (_, e) =>
+        {
+            if (e.Data is { } line)
+            {
+                said.Add(line);
+                if (line.Contains("ready to serve client requests"))
+                {
+                    serves.TrySetResult();
+                }
+            }
+            else
+            {
+                serves.TrySetException(new InvalidOperationException("etcd ended by itself:\n" + string.Join('\n', said.TakeLast(10))));
+            }
+        };
         process.BeginErrorReadLine();
         process.BeginOutputReadLine();
         return process;
     }
 
-    private async Task UntilItAnswersAsync()
-    {
-        using HttpClient http = new() { Timeout = TimeSpan.FromSeconds(2) };
-        long start = Stopwatch.GetTimestamp();
-        while (true)
-        {
-            try
-            {
-                string health = await http.GetStringAsync(new Uri($"http://127.0.0.1:{_client.ToString(CultureInfo.InvariantCulture)}/health"));
-                if (health.Contains("\"true\""))
-                {
-                    return;
-                }
-            }
-            catch (Exception e) when (e is HttpRequestException or OperationCanceledException && Stopwatch.GetElapsedTime(start) < Daemon.Limit)
-            {
-                Assert.False(_process.HasExited, "etcd ended by itself");
-            }
-
-            await Task.Delay(50);
-        }
-    }
+    private Task UntilItServesAsync() => _serves.Task.WaitAsync(Daemon.Limit);
 }
