@@ -69,7 +69,9 @@ internal sealed class EtcdEndpoints : IDisposable
     {
         StatusCode.DeadlineExceeded => "it does not answer in time",
         StatusCode.Unavailable => $"it cannot be reached ({e.Status.DebugException?.InnerException?.Message ?? e.Status.DebugException?.Message ?? e.Status.Detail})",
-        StatusCode.Unauthenticated or StatusCode.PermissionDenied => $"it does not let Curling in ({e.Status.Detail}); see --arbiter-user",
+
+        // etcd says so of a user that is missing, and of a password that is wrong.
+        StatusCode.Unauthenticated or StatusCode.PermissionDenied or StatusCode.InvalidArgument => $"it does not let Curling in ({e.Status.Detail}); see --arbiter-user",
         _ => e.Status.Detail,
     };
 
