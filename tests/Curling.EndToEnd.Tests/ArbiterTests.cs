@@ -155,6 +155,36 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
     }
 
+    [SkippableFact]
+    public async Task Two_who_do_not_both_have_an_arbiter_are_told()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        Receiver without = await lab.StartReceiverAsync();
+        Sender with = StartSender(lab, etcd, without.Endpoint);
+        Assert.Equal(1, await with.ExitAsync());
+        await with.UntilLogAsync("start curling-recv with the same --arbiter");
+        Receiver other = await lab.StartReceiverAsync("--arbiter", etcd.Arbiter);
+        Sender none = lab.StartSender(other.Endpoint, TestGuests.WriteBuiltin(lab.Directory, Guest));
+        Assert.Equal(1, await none.ExitAsync());
+        await none.UntilLogAsync("start curling-send with the same --arbiter");
+    }
+
+    [SkippableFact]
+    public async Task Guest_that_runs_elsewhere_or_that_nobody_decides_about_is_not_started()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        (_, Sender first) = await ProtectAsync(lab, etcd);
+        Sender second = StartSender(lab, etcd, "tcp:127.0.0.1:1", "--arbiter-ttl", "2s");
+        Assert.Equal(1, await second.ExitAsync());
+        await second.UntilLogAsync("runs it, says etcd:");
+        Assert.Equal("protected", (await first.StatusAsync()).State);
+        Sender third = lab.StartSender("tcp:127.0.0.1:1", null, "--arbiter", "etcd:http://127.0.0.1:1");
+        Assert.Equal(1, await third.ExitAsync());
+        await third.UntilLogAsync("is not started");
+    }
+
     private static async Task<(Receiver Receiver, Sender Sender)> ProtectAsync(Lab lab, EtcdServer etcd, params string[] options)
     {
         Receiver receiver = await lab.StartReceiverAsync(["--arbiter", etcd.Arbiter, "--failure-timeout", "500ms", .. options]);
