@@ -151,3 +151,36 @@ public static class Heartbeat
         return BinaryPrimitives.ReadInt64LittleEndian(payload);
     }
 }
+
+/// <summary>
+/// The payload of <see cref="FrameType.VouchAsk"/> and <see cref="FrameType.Vouch"/>: a sequence number (8) that the answer repeats, and for
+/// how long the receiver is asked to take nothing over, or promises it, in milliseconds (8).
+/// </summary>
+public readonly record struct VouchMessage(long Sequence, long Milliseconds)
+{
+    /// <summary>The size of the payload.</summary>
+    public const int Bytes = 16;
+
+    /// <summary>The longest promise: a failover would wait for it.</summary>
+    public const long MaxMilliseconds = 600_000;
+
+    /// <summary>Writes the payload.</summary>
+    public void Write(Span<byte> payload)
+    {
+        BinaryPrimitives.WriteInt64LittleEndian(payload, Sequence);
+        BinaryPrimitives.WriteInt64LittleEndian(payload[8..], Milliseconds);
+    }
+
+    /// <summary>Reads and checks the payload.</summary>
+    /// <exception cref="ProtocolException">It has another length, or asks for nothing or for too much.</exception>
+    public static VouchMessage Read(FrameType type, ReadOnlySpan<byte> payload)
+    {
+        Payload.Expect(type, payload, Bytes);
+        VouchMessage message = new(
+            BinaryPrimitives.ReadInt64LittleEndian(payload), BinaryPrimitives.ReadInt64LittleEndian(payload[8..]));
+        return message is { Sequence: > 0, Milliseconds: > 0 and <= MaxMilliseconds }
+            ? message
+            : throw new ProtocolException(
+                ProtocolError.Malformed, $"a {type} frame has number {message.Sequence} and {message.Milliseconds} ms");
+    }
+}

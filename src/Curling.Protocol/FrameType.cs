@@ -47,4 +47,10 @@ public enum FrameType : byte
 
     /// <summary>Sender → receiver: frames that the guest was given since the last cuts; played into it again after a promotion.</summary>
     Inbound = 15,
+
+    /// <summary>Sender → receiver: the arbiter does not answer me; promise to take nothing over for a while.</summary>
+    VouchAsk = 16,
+
+    /// <summary>Receiver → sender: I promise it, from now on.</summary>
+    Vouch = 17,
 }

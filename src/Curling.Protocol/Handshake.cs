@@ -62,6 +62,12 @@ public static class Handshake
     /// <summary>Frames that the guest was given may travel too (<see cref="FrameType.Inbound"/>).</summary>
     public const string Inbound = "inbound";
 
+    /// <summary>
+    /// An arbiter decides who may run the guest. Unlike the others it binds: a sender that names it needs it in the answer, and a receiver
+    /// refuses a sender that does not name what it has itself.
+    /// </summary>
+    public const string Arbiter = "arbiter";
+
     /// <summary>Writes a document.</summary>
     public static byte[] Write(Hello hello) => JsonSerializer.SerializeToUtf8Bytes(hello, HandshakeJson.Default.Hello);
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
@@ -103,6 +104,8 @@ internal static class ReceiverCommands
         {
             listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
         };
+        ArbiterCommandLine arbiter = new();
+        arbiter.AddTo(root);
         root.SetAction((parsed, cancellation) => RunAsync(
             new ReceiverOptions(
                 parsed.GetValue(listen),
@@ -116,6 +119,7 @@ internal static class ReceiverCommands
                 parsed.GetValue(display))
             {
                 OnSilence = parsed.GetValue(onSilence) == "hold" ? FailureAction.Hold : FailureAction.Promote,
+                Arbiter = arbiter.Read(parsed),
                 FenceCommand = parsed.GetValue(fence),
                 FenceTimeout = parsed.GetValue(fenceTimeout).Time,
                 ThenTarget = parsed.GetValue(thenTarget),
@@ -175,7 +179,22 @@ internal static class ReceiverCommands
         {
             Description = "Do not run the fence command: you have made sure yourself that the primary does not run",
         };
-        return GuestCommand("promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit, unfenced, "promote-unfenced");
+        Option<bool> unarbitrated = new("--without-arbiter")
+        {
+            Description = "Do not ask the arbiter: you have made sure yourself that the primary does not run",
+        };
+        Command command = GuestCommand(
+            "promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit,
+            parsed => (parsed.GetValue(unfenced), parsed.GetValue(unarbitrated)) switch
+            {
+                (true, true) => "promote-unchecked",
+                (true, false) => "promote-unfenced",
+                (false, true) => "promote-unarbitrated",
+                _ => "promote",
+            });
+        command.Options.Add(unfenced);
+        command.Options.Add(unarbitrated);
+        return command;
     }
 
     private static Option<Endpoint?> ThenTarget(string name, string description) => new(name)
@@ -228,22 +247,13 @@ internal static class ReceiverCommands
         return 0;
     }
 
-    private static Command GuestCommand(
-        string name, string description, TimeSpan limit, Option<bool>? otherwise = null, string? otherName = null)
+    private static Command GuestCommand(string name, string description, TimeSpan limit, Func<ParseResult, string>? request = null)
     {
         Argument<string> guest = new("GUEST") { Description = "The guest's name" };
         Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
         Command command = new(name, description) { guest, control };
-        if (otherwise is not null)
-        {
-            command.Options.Add(otherwise);
-        }
-
         command.SetAction((parsed, cancellation) => CallAsync(
-            parsed.GetValue(control),
-            new ControlRequest(otherwise is not null && parsed.GetValue(otherwise) ? otherName! : name, parsed.GetValue(guest)),
-            limit,
-            cancellation));
+            parsed.GetValue(control), new ControlRequest(request?.Invoke(parsed) ?? name, parsed.GetValue(guest)), limit, cancellation));
         return command;
     }
 }

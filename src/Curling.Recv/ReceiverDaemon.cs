@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Sockets;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Options;
@@ -94,6 +95,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
             Log.RemovedAbandoned(_log, removed);
         }
 
+        using EtcdArbiter? arbiter = _options.Arbiter is { } decides ? new EtcdArbiter(decides) : null;
         string binary = QemuBinary.Find(_options.Qemu);
         using InstanceDirectory directory = InstanceDirectory.Create("recv");
         QemuFacts facts = await QemuBinary.ProbeAsync(binary, directory.RuntimePath, cancellation);
@@ -103,7 +105,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
             _options.Control ?? ControlPaths.For("recv", $"{listening.Host}-{listening.Port}"), AnswerAsync);
         Admission admission = new(
             _options, binary, facts, new BootFileStore(directory.MemoryPath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _generations,
-            _time, _log);
+            arbiter, _time, _log);
         admission.RestoreSessions();
         Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
         _listening.TrySetResult(listening);
@@ -243,7 +245,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         {
             case "status":
                 return new ControlReply(true) { Receiver = Status() };
-            case "promote" or "promote-unfenced" or "discard" or "protect" or "switchover":
+            case "promote" or "promote-unfenced" or "promote-unarbitrated" or "promote-unchecked" or "discard" or "protect" or "switchover":
                 if (request.Guest is null || !_sessions.TryGetValue(request.Guest, out GuestSession? session))
                 {
                     if (request is { Command: "discard", Guest: { } forgotten } && _generations.Forget(forgotten))
@@ -282,7 +284,10 @@ internal sealed partial class ReceiverDaemon : BackgroundService
             case "switchover":
                 return await session.SwitchoverAsync(cancellation);
             default:
-                return ControlReply.Success(await session.PromoteAsync(fence: request.Command == "promote", cancellation));
+                return ControlReply.Success(await session.PromoteAsync(
+                    fence: request.Command is "promote" or "promote-unarbitrated",
+                    arbiter: request.Command is "promote" or "promote-unfenced",
+                    cancellation));
         }
     }
 

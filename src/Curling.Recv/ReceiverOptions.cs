@@ -1,3 +1,4 @@
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Options;
 using Curling.Replication.Receiver;
 
@@ -26,6 +27,9 @@ internal sealed record ReceiverOptions(
 {
     /// <summary>What to do when a primary is silent.</summary>
     public FailureAction OnSilence { get; init; } = FailureAction.Promote;
+
+    /// <summary>What decides which host may run a guest; null for nothing.</summary>
+    public ArbiterOptions? Arbiter { get; init; }
 
     /// <summary>A shell command that makes sure that a primary does not run, null for none.</summary>
     public string? FenceCommand { get; init; }

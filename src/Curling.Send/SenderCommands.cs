@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
@@ -125,6 +126,8 @@ internal static class SenderCommands
             target, bandwidth, guest, rounds, compress, sync, interval, minInterval, maxInterval, overhead, inFlight, maxHeld, noReplay,
             releaseEarly, failureTimeout, qemu, control, logFile, logLevel,
         };
+        ArbiterCommandLine arbiter = new();
+        arbiter.AddTo(root);
         root.SetAction((parsed, cancellation) => RunAsync(
             new SenderOptions(
                 parsed.GetValue(target),
@@ -153,6 +156,7 @@ internal static class SenderCommands
                 MaxInterval = parsed.GetValue(maxInterval).Time,
                 MaxHeldBytes = ByteSize.TryParse(parsed.GetValue(maxHeld)!, out long held) ? held : 16L << 20,
                 ReplayInbound = !parsed.GetValue(noReplay),
+                Arbiter = arbiter.Read(parsed),
                 ReleaseEarly = parsed.GetValue(releaseEarly),
                 Compress = parsed.GetValue(compress) switch
                 {

@@ -29,7 +29,10 @@ internal sealed partial class SenderDaemon
                 guest.Qemu.Launch.MachineType,
                 guest.Qemu.Launch.Accelerator,
                 guest.Qemu.Version.ToString(),
-                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound],
+                [
+                    Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound,
+                    .. _right is null ? Array.Empty<string>() : [Handshake.Arbiter],
+                ],
                 [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
                 _capture!.Blocks);
             ReceiverLink link = await ReceiverLink.ConnectAsync(
@@ -51,6 +54,7 @@ internal sealed partial class SenderDaemon
                 link.SayGoodbye(goodbye.Reason, goodbye.Text);
             }
 
+            link.Vouched = (sequence, time) => _right?.Vouched(sequence, time);
             _ = link.RunAsync(input => Post(link, input));
             _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
             Post(link, new SenderInput.Ready());

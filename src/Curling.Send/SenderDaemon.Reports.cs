@@ -34,6 +34,7 @@ internal sealed partial class SenderDaemon
         _reason)
     {
         Process = ProcessStatus.Current(),
+        Right = _right?.Status(),
         Sent = _link is { } link
             ? new SentStatus(
                 link.Rounds.MemoryBytes, link.Rounds.EncodedMemoryBytes, link.Rounds.StateBytes, link.BytesSent,
@@ -106,6 +107,11 @@ internal sealed partial class SenderDaemon
                 {
                     return ControlReply.Failed(
                         $"the guest is {Name(_machine.State)}, not protected: there is no standby to move it to yet");
+                }
+
+                if (_right is { IsArbiterSilent: true })
+                {
+                    return ControlReply.Failed("the arbiter does not answer, and the receiver needs it to take the guest over; look after etcd first");
                 }
 
                 Post(null, new SenderInput.Switchover());

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Threading.Channels;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Network;
@@ -60,6 +61,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     private readonly string _sender = Guid.NewGuid().ToString("N");
     private readonly TaskCompletionSource<PrimaryGuest> _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly InboundCopy? _copy;
+    private EtcdArbiter? _arbiter;
     private PrimaryGuest? _guest;
     private IRoundCapture? _capture;
     private ReceiverLink? _link;
@@ -92,13 +94,23 @@ internal sealed partial class SenderDaemon : BackgroundService
     }
 
     /// <summary>The guest's generation.</summary>
-    public long Generation { get; init; } = 1;
+    public long Generation
+    {
+        get => _right?.Generation ?? field;
+        init;
+    } = 1;
 
     /// <summary>
     /// Gives the guest, where it runs already: one that was promoted here and is to have a standby again. Null where the sender starts its own. The
     /// guest's QEMU ends with the sender in both cases.
     /// </summary>
     internal AdoptGuest? Adopt { get; init; }
+
+    /// <summary>The right to run the adopted guest, where an arbiter decides; it stays its owner's, who passes its events on.</summary>
+    internal RightKeeper? Right
+    {
+        init => _right = value;
+    }
 
     /// <summary>The identifier of this run, which the receiver knows it by.</summary>
     internal string Id => _sender;
@@ -167,10 +179,37 @@ internal sealed partial class SenderDaemon : BackgroundService
             Log.Builtin(_log);
         }
 
+        if (Adopt is not null)
+        {
+            await RunGuestAsync(stopping);
+            return;
+        }
+
+        try
+        {
+            _right = await TakeRightAsync(stopping);
+            await RunGuestAsync(stopping);
+        }
+        finally
+        {
+            if (_right is { } right)
+            {
+                // The guest has ended.
+                await right.ReleaseAsync(ReleaseLimit);
+                await right.DisposeAsync();
+            }
+
+            _arbiter?.Dispose();
+        }
+    }
+
+    private async Task RunGuestAsync(CancellationToken stopping)
+    {
         SenderNetwork network = new(input => Post(null, input), _copy);
         PrimaryGuest guest = Adopt is not null
             ? Adopt(network, AtCut)
-            : await PrimaryGuest.StartAsync(_options.GuestFile, _options.Qemu, _options.MaxHeldBytes, network, AtCut, _log, stopping);
+            : await PrimaryGuest.StartAsync(
+                _options.GuestFile, _options.Qemu, _options.MaxHeldBytes, network, deadline => _right?.Guard(deadline), AtCut, _log, stopping);
         try
         {
             // A guest inside another daemon is asked about there.
@@ -178,6 +217,7 @@ internal sealed partial class SenderDaemon : BackgroundService
                 ? null
                 : ControlServer.Start(_options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
             _guest = guest;
+            CheckRight(guest);
             _capture = await CreateCaptureAsync(guest, stopping);
             _machine = CreateMachine(UsesIncremental);
             if (control is null)
@@ -206,6 +246,8 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
         finally
         {
+            Task release = guest.Ended.IsCompleted && _right is { } early ? early.ReleaseAsync(ReleaseLimit) : Task.CompletedTask;
+
             // A handshake that is under way ends first: the receiver must hear how this ended, or it takes it for a loss.
             if (_lateGoodbye is not null)
             {
@@ -213,8 +255,9 @@ internal sealed partial class SenderDaemon : BackgroundService
             }
 
             await CloseLinkAsync();
+            await release;
             await _work.CancelAsync();
-            await Task.WhenAll(_connecting, _closing);
+            await Task.WhenAll(_connecting, _closing, _releasing);
             await guest.Qemu.DisposeAsync();
             if (_end is { How: SenderEnd.GuestShutdown or SenderEnd.Stopped })
             {
@@ -248,6 +291,7 @@ internal sealed partial class SenderDaemon : BackgroundService
     {
         OutputAsksForRounds = SyncsOutput,
         EndsWhenRefused = Adopt is null,
+        Arbitrated = _options.Arbiter is not null,
     })
     {
         MinInterval = _options.MinInterval ?? TimeSpan.Zero,
@@ -376,6 +420,17 @@ internal sealed partial class SenderDaemon : BackgroundService
             case SenderOutput.ResumeGuest resume:
                 Log.Resumed(_log, _guest!.Definition.Name, resume.Reason);
                 _capturing = Task.WhenAll(_capturing, ResumeAsync());
+                break;
+            case SenderOutput.RunGuest:
+                _capturing = Task.WhenAll(_capturing, AllowGuestAsync());
+                break;
+            case SenderOutput.ReleaseRight:
+                _givenBack = true;
+                _releasing = ReleaseRightAsync();
+                break;
+            case SenderOutput.WantRight:
+                _givenBack = false;
+                _right?.Want();
                 break;
             case SenderOutput.StateChanged changed:
                 Tell(changed);

@@ -1,3 +1,4 @@
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Options;
 using Curling.Send.Links;
 
@@ -66,6 +67,9 @@ internal sealed record SenderOptions(
 
     /// <summary>Whether output leaves before it is safe: wrong, and only for tests that must notice.</summary>
     public bool ReleaseEarly { get; init; }
+
+    /// <summary>What decides which host may run the guest; null for nothing.</summary>
+    public ArbiterOptions? Arbiter { get; init; }
 
     /// <summary>What is done to make pages smaller.</summary>
     public CompressChoice Compress { get; init; } = CompressChoice.Auto;

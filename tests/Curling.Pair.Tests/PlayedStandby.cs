@@ -39,6 +39,10 @@ internal sealed class PlayedStandby(SharedMapping memory) : IStandby
         return Task.CompletedTask;
     }
 
+    public Task StopAsync(CancellationToken cancellation) => Task.CompletedTask;
+
+    public Task ContinueAsync(CancellationToken cancellation) => Task.CompletedTask;
+
     public ValueTask DisposeAsync() => ValueTask.CompletedTask;
 
     /// <summary>A starter that keeps what it started, by guest.</summary>

@@ -111,6 +111,22 @@ public sealed class DecoderTests
     }
 
     [Fact]
+    public void Vouch_is_sixteen_bytes_and_promises_something_bounded()
+    {
+        byte[] bytes = new byte[VouchMessage.Bytes];
+        new VouchMessage(0x0102030405060708, 3000).Write(bytes);
+        Assert.Equal("0807060504030201B80B000000000000", Convert.ToHexString(bytes));
+        Assert.Equal(new VouchMessage(0x0102030405060708, 3000), VouchMessage.Read(FrameType.VouchAsk, bytes));
+        foreach (VouchMessage wrong in (VouchMessage[])[new(0, 1), new(-1, 1), new(1, 0), new(1, -1), new(1, VouchMessage.MaxMilliseconds + 1)])
+        {
+            wrong.Write(bytes);
+            Assert.Throws<ProtocolException>(() => VouchMessage.Read(FrameType.Vouch, bytes));
+        }
+
+        Assert.Throws<ProtocolException>(() => VouchMessage.Read(FrameType.Vouch, new byte[VouchMessage.Bytes + 1]));
+    }
+
+    [Fact]
     public void Runs_that_fit_their_block_pass_and_others_are_refused()
     {
         Gen.Select(Gen.Long[0, 90], Gen.Int[1, 8], Gen.Enum<PageEncoding>(), Gen.Frequency((1, Gen.Int[0, 16]), (4, Gen.Int[0, 40000]))).Sample((first, pages, encoding, content) =>
@@ -222,6 +238,7 @@ public sealed class DecoderTests
             () => RoundNumber.Read(FrameType.Complete, bytes),
             () => FilePiece.Read(bytes),
             () => Heartbeat.Read(bytes),
+            () => VouchMessage.Read(FrameType.Vouch, bytes),
             () => Handshake.ReadHello(bytes),
             () => Handshake.ReadWelcome(bytes, 2),
             () =>

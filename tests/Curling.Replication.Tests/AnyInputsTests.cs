@@ -19,6 +19,8 @@ public sealed class AnyInputsTests
         Gen.Long[-1, 12].Select(r => (SenderInput)new SenderInput.Completed(r)),
         Gen.Long[-1, 12].Select(r => (SenderInput)new SenderInput.Committed(r)),
         Gen.Long[-1, 12].Select(r => (SenderInput)new SenderInput.Promoted(r)),
+        Gen.Const<SenderInput>(new SenderInput.RightLost("run out")),
+        Gen.Const<SenderInput>(new SenderInput.RightBack()),
         Gen.Const<SenderInput>(new SenderInput.Switchover()));
 
     private static readonly Gen<ReceiverInput> ReceiverInputs = Gen.OneOf<ReceiverInput>(
@@ -35,6 +37,9 @@ public sealed class AnyInputsTests
         Gen.Const<ReceiverInput>(new ReceiverInput.LinkLost("lost")),
         Gen.Enum<GoodbyeReason>().Select(r => (ReceiverInput)new ReceiverInput.PeerGoodbye(r, "bye")),
         Gen.Const<ReceiverInput>(new ReceiverInput.PromoteAsked()),
+        Gen.Int[1, 400].Select(ms => (ReceiverInput)new ReceiverInput.VouchAsked(1, TimeSpan.FromMilliseconds(ms))),
+        Gen.Const<ReceiverInput>(new ReceiverInput.RightTaken()),
+        Gen.Enum<RightRefusal>().Select(w => (ReceiverInput)new ReceiverInput.RightRefused(w, "no")),
         Gen.Const<ReceiverInput>(new ReceiverInput.PromotionDone()),
         Gen.Const<ReceiverInput>(new ReceiverInput.PromotionFailed("failed")),
         Gen.Const<ReceiverInput>(new ReceiverInput.GuestEnded("ended")));
@@ -42,15 +47,20 @@ public sealed class AnyInputsTests
     [Fact]
     public void A_sender_told_anything()
     {
-        Gen.Select(Gen.Int[1, 4], SenderInputs.Array[1, 60]).Sample((inFlight, inputs) =>
+        Gen.Select(Gen.Int[1, 4], Gen.Bool, SenderInputs.Array[1, 60]).Sample((inFlight, arbitrated, inputs) =>
         {
-            SenderMachine machine = new(new SenderSettings(true, inFlight, TimeSpan.FromMilliseconds(5), TimeSpan.FromMilliseconds(20)));
+            SenderMachine machine = new(new SenderSettings(true, inFlight, TimeSpan.FromMilliseconds(5), TimeSpan.FromMilliseconds(20))
+            {
+                Arbitrated = arbitrated,
+            });
             long released = 0;
             long begun = 0;
             int now = 0;
             bool ended = false;
+            bool right = true;
             foreach (SenderInput input in inputs.Prepend(new SenderInput.GuestStarted()))
             {
+                right = input is SenderInput.RightBack || (right && input is not SenderInput.RightLost);
                 foreach (SenderOutput output in machine.Step(input, TimeSpan.FromMilliseconds(now += 10)))
                 {
                     Assert.False(ended, $"{Words.Of(output)} after the end");
@@ -64,6 +74,14 @@ public sealed class AnyInputsTests
                         case SenderOutput.CaptureRound capture:
                             Assert.Equal(++begun, capture.Begin.Round);
                             Assert.False(capture.Final && machine.State != SenderState.Protected);
+                            Assert.True(right);
+                            break;
+                        case SenderOutput.ReleaseRight:
+                            Assert.True(arbitrated);
+                            right = false;
+                            break;
+                        case SenderOutput.RunGuest:
+                            Assert.True(right);
                             break;
                         case SenderOutput.End:
                             ended = true;
@@ -74,26 +92,46 @@ public sealed class AnyInputsTests
                 Assert.InRange(machine.CommittedRound, 0, released);
                 Assert.Equal(ended, machine.State == SenderState.Ended);
             }
-        }, iter: 20_000, print: t => string.Join(", ", t.Item2.Select(Words.Of)));
+        }, iter: 20_000, print: t => string.Join(", ", t.Item3.Select(Words.Of)));
     }
 
     [Fact]
     public void A_receiver_told_anything()
     {
-        Gen.Select(Gen.Enum<FailureAction>(), ReceiverInputs.Array[1, 60]).Sample((onFailure, inputs) =>
+        Gen.Select(Gen.Enum<FailureAction>(), Gen.Bool, ReceiverInputs.Array[1, 60]).Sample((onFailure, arbitrated, inputs) =>
         {
-            ReceiverMachine machine = new(new ReceiverSettings(onFailure, TimeSpan.FromMilliseconds(100)));
+            ReceiverMachine machine = new(new ReceiverSettings(onFailure, TimeSpan.FromMilliseconds(100))
+            {
+                RightTtl = arbitrated ? TimeSpan.FromMilliseconds(200) : null,
+            });
             Queue<long> whole = new();
             long committing = 0;
             long committed = 0;
             int now = 0;
             int promotions = 0;
             bool over = false;
+            bool taking = false;
+            bool right = !arbitrated;
+            long final = 0;
+            int vouchedUntil = 0;
             foreach (ReceiverInput input in inputs.Prepend(new ReceiverInput.LinkUp()).Prepend(new ReceiverInput.StandbyReady()))
             {
                 if (input is ReceiverInput.CommitDone done && done.Round == committing && !over)
                 {
                     (committed, committing) = (committing, 0);
+                }
+
+                if (taking && input is ReceiverInput.RightTaken or ReceiverInput.RightRefused)
+                {
+                    right |= taking && input is ReceiverInput.RightTaken;
+                    taking = false;
+                }
+
+                if (input is ReceiverInput.PeerGoodbye { Reason: GoodbyeReason.QemuCrashed }
+                    || (input is ReceiverInput.CommitDone && final != 0 && committed == final))
+                {
+                    // The guest does not run at the primary: at once, or after its last round.
+                    vouchedUntil = 0;
                 }
 
                 foreach (ReceiverOutput output in machine.Step(input, TimeSpan.FromMilliseconds(now += 20)))
@@ -103,6 +141,7 @@ public sealed class AnyInputsTests
                     {
                         case ReceiverOutput.SendComplete complete:
                             whole.Enqueue(complete.Round);
+                            final = input is ReceiverInput.RoundWhole { End.Final: true } ? complete.Round : final;
                             break;
                         case ReceiverOutput.Commit commit:
                             Assert.Equal(0, committing);
@@ -110,7 +149,17 @@ public sealed class AnyInputsTests
                             Assert.True(commit.Round > committed);
                             committing = commit.Round;
                             break;
+                        case ReceiverOutput.TakeRight:
+                            Assert.False(taking || right);
+                            taking = true;
+                            break;
+                        case ReceiverOutput.SendVouch vouch:
+                            Assert.False(taking || right || machine.State >= ReceiverState.Promoting);
+                            vouchedUntil = Math.Max(vouchedUntil, now + (int)vouch.Time.TotalMilliseconds);
+                            break;
                         case ReceiverOutput.Promote promote:
+                            Assert.True(right);
+                            Assert.True(now >= vouchedUntil);
                             Assert.Equal(1, ++promotions);
                             Assert.Equal(0, committing);
                             Assert.Empty(whole);
@@ -126,6 +175,6 @@ public sealed class AnyInputsTests
                 Assert.Equal(committed, machine.CommittedRound);
                 Assert.Equal(over, machine.IsOver);
             }
-        }, iter: 20_000, print: t => string.Join(", ", t.Item2.Select(Words.Of)));
+        }, iter: 20_000, print: t => string.Join(", ", t.Item3.Select(Words.Of)));
     }
 }

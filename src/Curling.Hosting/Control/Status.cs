@@ -49,6 +49,9 @@ public sealed record SessionStatus(
 
     /// <summary>How a guest that was promoted here is protected again; null when it is not.</summary>
     public SenderStatus? Next { get; init; }
+
+    /// <summary>The arbiter's right to run it here; null where there is no arbiter.</summary>
+    public RightStatus? Right { get; init; }
 }
 
 /// <summary>A committed round.</summary>
@@ -108,7 +111,23 @@ public sealed record SenderStatus(
 
     /// <summary>The guest's networks; null when it has none.</summary>
     public OutputStatus? Output { get; init; }
+
+    /// <summary>The arbiter's right to run the guest here; null where there is no arbiter.</summary>
+    public RightStatus? Right { get; init; }
 }
+
+/// <summary>A host's right to run a guest, where an arbiter decides.</summary>
+/// <param name="Arbiter">The arbiter.</param>
+/// <param name="Holder">This host's role and name when the arbiter gave it the right, else null.</param>
+/// <param name="Generation">The guest's generation that the right was given for, 0 for none.</param>
+/// <param name="ValidForMilliseconds">How long the right lasts unless it is renewed; 0 when it has run out.</param>
+/// <param name="Vouched">Whether only the receiver's promise to take nothing over lets the guest run: the arbiter does not answer.</param>
+/// <param name="Suspended">Whether the guest is stopped because the right has run out.</param>
+/// <param name="SilentForMilliseconds">For how long the arbiter has not answered; null when it does.</param>
+/// <param name="Problem">What is wrong.</param>
+public sealed record RightStatus(
+    string Arbiter, string? Holder, long Generation, long ValidForMilliseconds, bool Vouched, bool Suspended, long? SilentForMilliseconds,
+    string? Problem);
 
 /// <summary>What a daemon uses.</summary>
 /// <param name="Pid">Its process.</param>
@@ -160,7 +179,7 @@ public sealed record StandbyNetworkStatus(
 public sealed record PauseStatus(long Last, long P50, long P99);
 
 /// <summary>What a control client asks.</summary>
-/// <param name="Command">status, promote, promote-unfenced, discard, switchover, protect.</param>
+/// <param name="Command">status, promote, promote-unfenced, promote-unarbitrated, promote-unchecked, discard, switchover, protect.</param>
 /// <param name="Guest">The guest it is about, where it is about one.</param>
 /// <param name="Target">With protect: where the next standby's receiver listens.</param>
 /// <param name="Bandwidth">With protect: the most that is sent there per second.</param>

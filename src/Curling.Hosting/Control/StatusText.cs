@@ -33,6 +33,7 @@ public static class StatusText
                 Row(text, "last round", $"{last.Kind}, {ByteSize.Format(last.Bytes)}, guest paused {Micros(last.PauseMicroseconds)}");
             }
 
+            Right(text, session.Right);
             Row(text, "standby", session.StandbyPid is { } pid ? $"QEMU, process {pid}" : null);
             Row(text, "serial", session.Serial);
             Row(text, "display", session.Display);
@@ -62,6 +63,7 @@ public static class StatusText
         Row(text, "state", status.State);
         Row(text, "because", status.Reason);
         Row(text, "receiver", status.Target);
+        Right(text, status.Right);
         Progress(text, status.Base);
         Row(text, "rounds", $"{status.Rounds}, {status.RoundsPerSecond:0.#}/s; round {status.Round} begun, {status.CommittedRound} committed");
         PauseStatus pause = status.PauseMicroseconds;
@@ -93,6 +95,24 @@ public static class StatusText
     /// <summary>A pause for people.</summary>
     public static string Micros(long microseconds) =>
         string.Create(CultureInfo.InvariantCulture, $"{microseconds / 1000.0:0.0} ms");
+
+    private static void Right(StringBuilder text, RightStatus? right)
+    {
+        if (right is null)
+        {
+            return;
+        }
+
+        string has = right.Suspended ? "SUSPENDED: the right to run the guest has run out; it runs on when the arbiter or the receiver gives it back"
+            : right.Holder is null ? "another host runs the guest, or none"
+            : string.Create(CultureInfo.InvariantCulture, $"{right.Holder} may run the guest for {right.ValidForMilliseconds / 1000.0:0.0} s more")
+                + (right.Vouched ? ", vouched for by the receiver" : "");
+        Row(text, "arbiter", $"{right.Arbiter}: {has}");
+        if (right.SilentForMilliseconds is { } silent)
+        {
+            Row(text, "", string.Create(CultureInfo.InvariantCulture, $"it has not answered for {silent / 1000.0:0.0} s: {right.Problem}; look after etcd"));
+        }
+    }
 
     private static void Networks(StringBuilder text, IReadOnlyList<PortCounters> networks)
     {

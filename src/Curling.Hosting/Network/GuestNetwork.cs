@@ -15,14 +15,18 @@ public sealed class GuestNetwork : IDisposable
 {
     private readonly NetworkPort[] _ports;
 
-    private GuestNetwork(OutputGate gate, NetworkPort[] ports)
+    private GuestNetwork(OutputGate gate, ReleaseDeadline deadline, NetworkPort[] ports)
     {
         Gate = gate;
+        Deadline = deadline;
         _ports = ports;
     }
 
     /// <summary>Decides what may leave. After changing it call <see cref="Wake"/>.</summary>
     public OutputGate Gate { get; }
+
+    /// <summary>Until when anything may leave. After setting it later call <see cref="Wake"/>.</summary>
+    public ReleaseDeadline Deadline { get; }
 
     /// <summary>Whether the guest has any network.</summary>
     public bool IsEmpty => _ports.Length == 0;
@@ -45,6 +49,7 @@ public sealed class GuestNetwork : IDisposable
         GuestDefinition guest, string directory, bool standby, long heldBytes, INetworkEvents events, ILogger log)
     {
         OutputGate gate = new(guest.Networks.Count);
+        ReleaseDeadline deadline = new();
         List<NetworkPort> ports = [];
         try
         {
@@ -53,10 +58,10 @@ public sealed class GuestNetwork : IDisposable
                 NetworkDefinition network = guest.Networks[i];
                 ports.Add(new NetworkPort(
                     i, network, standby ? network.StandbyAttach : network.Attach, QemuCommandLine.NetworkSocket(directory, i), heldBytes, gate,
-                    events, !standby, guest.Name, log));
+                    deadline, events, !standby, guest.Name, log));
             }
 
-            return new GuestNetwork(gate, [.. ports]);
+            return new GuestNetwork(gate, deadline, [.. ports]);
         }
         catch (Exception e)
         {

@@ -114,7 +114,7 @@ internal sealed partial class NetworkPort
                 return;
             }
 
-            if (!_mayLeave || _gate.Releasable(_index) == 0)
+            if (!_mayLeave || !_deadline.IsOpen || _gate.Releasable(_index) == 0)
             {
                 _outbound.Wait(null, null, 1000);
             }
@@ -166,7 +166,10 @@ internal sealed partial class NetworkPort
         }
 
         long now = Stopwatch.GetTimestamp();
-        for (int i = 0; i < count; i++)
+        int left = 0;
+
+        // Asked before each frame: the process may be stopped between any two, for longer than the right lasts.
+        for (; left < count && _deadline.IsOpen; left++)
         {
             ReadOnlySpan<byte> frame = _ring.First(out long stamp);
             HeldMicros.Add((long)Stopwatch.GetElapsedTime(stamp, now).TotalMicroseconds);
@@ -183,7 +186,7 @@ internal sealed partial class NetworkPort
             _ring.RemoveFirst();
         }
 
-        _gate.Release(_index, count);
+        _gate.Release(_index, left);
         Volatile.Write(ref _heldFrames, _ring.Count);
         Volatile.Write(ref _heldBytes, _ring.Bytes);
     }

@@ -33,6 +33,7 @@ internal sealed partial class NetworkPort : IDisposable
     private readonly int _index;
     private readonly NetworkDefinition _network;
     private readonly OutputGate _gate;
+    private readonly ReleaseDeadline _deadline;
     private readonly INetworkEvents _events;
     private readonly ILogger _log;
     private readonly string _guest;
@@ -65,12 +66,13 @@ internal sealed partial class NetworkPort : IDisposable
     /// <summary>Opens the host's end and waits for QEMU's.</summary>
     /// <exception cref="TapException">The host's end cannot be made.</exception>
     public NetworkPort(
-        int index, NetworkDefinition network, string attach, string path, long heldBytes, OutputGate gate, INetworkEvents events, bool active,
-        string guest, ILogger log)
+        int index, NetworkDefinition network, string attach, string path, long heldBytes, OutputGate gate, ReleaseDeadline deadline, INetworkEvents events,
+        bool active, string guest, ILogger log)
     {
         _index = index;
         _network = network;
         _gate = gate;
+        _deadline = deadline;
         _events = events;
         _log = log;
         _guest = guest;
@@ -158,6 +160,11 @@ internal sealed partial class NetworkPort : IDisposable
         _host.Announce();
         foreach (ReadOnlyMemory<byte> framed in sent?.Of(_index) ?? [])
         {
+            if (!_deadline.IsOpen)
+            {
+                break;
+            }
+
             _host.Write(framed.Span[PrefixBytes..]);
         }
 

@@ -51,6 +51,9 @@ public sealed class LinkWriter : IAsyncDisposable
     /// <summary>Queues a frame that carries a code and a text.</summary>
     public bool Post(FrameType type, ushort code, string text) => _items.Writer.TryWrite(new Item(type, 0, code, text));
 
+    /// <summary>Queues a request for a vouch, or a vouch.</summary>
+    public bool Post(FrameType type, VouchMessage vouch) => _items.Writer.TryWrite(new Item(type, 0, 0, null, vouch));
+
     /// <summary>Writes what is queued, waits for it at most <paramref name="limit"/>, then stops.</summary>
     public async Task CompleteAsync(TimeSpan limit)
     {
@@ -115,6 +118,12 @@ public sealed class LinkWriter : IAsyncDisposable
             return new CodedText(item.Code, text).Write(_payload);
         }
 
+        if (item.Vouch is { Sequence: > 0 } vouch)
+        {
+            vouch.Write(_payload);
+            return VouchMessage.Bytes;
+        }
+
         if (item.Round == 0)
         {
             return 0;
@@ -124,5 +133,5 @@ public sealed class LinkWriter : IAsyncDisposable
         return RoundNumber.Bytes;
     }
 
-    private readonly record struct Item(FrameType Type, long Round, ushort Code, string? Text);
+    private readonly record struct Item(FrameType Type, long Round, ushort Code, string? Text, VouchMessage Vouch = default);
 }

@@ -64,7 +64,8 @@ internal sealed partial class Admission
             }
 
             sessions[guest.Name] = new GuestSession(
-                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, generations, time, log, restored);
+                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, generations, arbiter, time,
+                log, restored);
             Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or QemuException or GuestDefinitionException
@@ -82,7 +83,7 @@ internal sealed partial class Admission
     {
         [LoggerMessage(EventName = "SilencePromotes", Level = LogLevel.Warning,
             Message = "A primary that is silent is taken over, also one that lives behind a broken link: then two hosts run the guest. To rule that"
-                + " out, start the receiver with --fence-command or --on-silence hold; see docs/failure-model.md")]
+                + " out, start both with --arbiter, or the receiver with --fence-command or --on-silence hold; see docs/failure-model.md")]
         public static partial void SilencePromotes(ILogger log);
 
         [LoggerMessage(EventName = "Superseded", Level = LogLevel.Warning,

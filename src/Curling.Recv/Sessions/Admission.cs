@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Collections.Concurrent;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Options;
 using Curling.Hosting.Transport;
@@ -25,6 +26,7 @@ internal sealed partial class Admission(
     ConcurrentDictionary<string, GuestSession> sessions,
     StandbyStarter startStandby,
     Generations generations,
+    IArbiter? arbiter,
     TimeProvider time,
     ILogger log)
 {
@@ -57,7 +59,10 @@ internal sealed partial class Admission(
             int[] missing = [.. Enumerable.Range(0, hello.Files.Count).Where(i => !files.Has(hello.Files[i]))];
             long committed = sessions.TryGetValue(guest.Name, out GuestSession? known) && known.Sender == hello.Sender ? known.CommittedRound : 0;
             Welcome welcome = new(missing, [.. hello.Capabilities.Intersect(
-                [Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound])], committed);
+                [
+                    Handshake.Full, Handshake.Incremental, Handshake.Delta, Handshake.Lz4, Handshake.Zstd, Handshake.Inbound,
+                    .. arbiter is null ? Array.Empty<string>() : [Handshake.Arbiter],
+                ])], committed);
             await connection.SendAsync(FrameType.Welcome, Handshake.Write(welcome), cancellation);
             LinkWriter writer = new(connection, options.FailureTimeout / 4, time);
             Link link = new(connection, writer, hello, peer);
@@ -176,6 +181,16 @@ internal sealed partial class Admission(
                 RefusalCode.Limit,
                 $"guest {guest.Name} has {ByteSize.Format(guest.MemoryBytes)} of memory, more than the receiver's host"
                 + $" ({ByteSize.Format(HostMemory.TotalBytes())})");
+        }
+
+        if (hello.Capabilities.Contains(Handshake.Arbiter) != arbiter is not null)
+        {
+            throw new RefusedException(
+                RefusalCode.Host,
+                arbiter is null
+                    ? $"the sender of guest {guest.Name} has an arbiter, and this receiver has none; start curling-recv with the same --arbiter"
+                    : $"this receiver has an arbiter ({arbiter.Name}), and the sender of guest {guest.Name} has none; start curling-send with the same"
+                        + " --arbiter");
         }
 
         string machine = facts.ResolveMachine(hello.MachineType);
@@ -322,7 +337,7 @@ internal sealed partial class Admission(
         }
 
         sessions[guest.Name] = made;
-        if (options is { OnFailure: FailureAction.Promote, OnSilence: FailureAction.Promote, FenceCommand: null }
+        if (options is { OnFailure: FailureAction.Promote, OnSilence: FailureAction.Promote, FenceCommand: null } && arbiter is null
             && Interlocked.Exchange(ref _warned, 1) == 0)
         {
             Log.SilencePromotes(log);
@@ -344,7 +359,7 @@ internal sealed partial class Admission(
             }
 
             QemuLaunch launch = Launch(guest, hello, directory, memory);
-            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, generations, time, log);
+            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, generations, arbiter, time, log);
         }
         catch
         {

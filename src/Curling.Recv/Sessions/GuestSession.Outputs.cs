@@ -31,6 +31,15 @@ internal sealed partial class GuestSession
             case ReceiverOutput.SendPromoted promoted:
                 _link?.Writer.Post(FrameType.Promoted, promoted.Round);
                 break;
+            case ReceiverOutput.SendVouch vouch:
+                _link?.Writer.Post(FrameType.Vouch, new VouchMessage(vouch.Sequence, (long)vouch.Time.TotalMilliseconds));
+                break;
+            case ReceiverOutput.TakeRight take:
+                Watch(TakeRightAsync(take));
+                break;
+            case ReceiverOutput.PromotionRefused refused:
+                NotPromoted(refused.Reason, IsConnected ? null : "--without-arbiter");
+                break;
             case ReceiverOutput.Commit commit:
                 StartCommit(commit.Round);
                 break;
@@ -224,21 +233,25 @@ internal sealed partial class GuestSession
             {
                 if (await Fence.RunAsync(_options, Guest.Name, _lastPeer, promote, _log, _cancellation.Token) is { } problem)
                 {
-                    _fenceProblem = problem;
                     Post(null, new ReceiverInput.FenceFailed(problem));
-                    Interlocked.Increment(ref _failedFences);
+                    NotPromoted(problem, "--without-fence");
                     return;
                 }
 
                 Post(null, new ReceiverInput.Fenced());
             }
 
-            Generation++;
+            if (!_machine.HasRight)
+            {
+                Generation++;
+            }
+
             NoteGeneration();
             Forget();
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open(_inbound.TakeSent());
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
+            GuardGuest(standby);
             _network.Pass(_inbound.Take());
             _committed.Dispose();
             double milliseconds = _time.GetElapsedTime(since).TotalMilliseconds;
@@ -257,6 +270,14 @@ internal sealed partial class GuestSession
         }
     }
 
+    private void NotPromoted(string problem, string? otherwise)
+    {
+        _promotionProblem = otherwise is null
+            ? problem
+            : $"{problem}; mend it, or make sure yourself that the primary does not run and type: curling-recv promote {otherwise} {Guest.Name}";
+        Interlocked.Increment(ref _failedPromotions);
+    }
+
     private async Task FreeAsync()
     {
         // A sender in here uses the guest's QEMU and network to its end.
@@ -269,6 +290,11 @@ internal sealed partial class GuestSession
         if (Interlocked.Exchange(ref _standby, null) is { } standby)
         {
             await standby.DisposeAsync();
+        }
+
+        if (_right is { } right)
+        {
+            await right.ReleaseAsync(ReleaseLimit);
         }
 
         if (Interlocked.Exchange(ref _networkDisposed, 1) == 0)

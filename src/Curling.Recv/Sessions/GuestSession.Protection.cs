@@ -40,10 +40,14 @@ internal sealed partial class GuestSession
             }
 
             SenderDaemon protection = new(
-                new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null),
+                new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null)
+                {
+                    Arbiter = _machine.HasRight ? _options.Arbiter : null,
+                },
                 _time, _log)
             {
                 Generation = Generation,
+                Right = _machine.HasRight ? _right : null,
                 Adopt = (network, atCut) =>
                 {
                     PrimaryGuest guest = PrimaryGuest.Adopt(

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Threading.Channels;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Network;
@@ -51,6 +52,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly Lock _straight = new();
     private readonly NetworkEventsSwitch _networkEvents = new();
     private readonly GuestNetwork _network;
+    private readonly Hello _hello;
     private readonly InboundBuffer _inbound;
     private int _networkDisposed;
     private RoundContent? _goingIn;
@@ -60,9 +62,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private IReadOnlyList<IStandbyBlock> _blocks = [];
     private Link? _link;
     private string? _reason;
-    private volatile string? _fenceProblem;
+    private volatile string? _promotionProblem;
     private volatile string? _lastPeer;
-    private int _failedFences;
+    private int _failedPromotions;
     private bool _keep;
     private long _arrived;
     private long _arriving;
@@ -73,7 +75,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
         ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
-        SharedMapping memory, StandbyStarter startStandby, Generations generations, TimeProvider time, ILogger log,
+        SharedMapping memory, StandbyStarter startStandby, Generations generations, IArbiter? arbiter, TimeProvider time, ILogger log,
         RestoredSession? restored = null)
     {
         _generations = generations;
@@ -87,6 +89,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         _start = time.GetTimestamp();
         _network = GuestNetwork.Create(guest, launch.Directory, standby: true, options.MaxHeldBytes, _networkEvents, log);
         _inbound = new InboundBuffer(guest.Networks.Count);
+        _hello = hello;
+        _right = arbiter is null ? null : new RightKeeper(arbiter, guest.Name, "receiver", this, log);
         Guest = guest;
         Sender = hello.Sender;
         Generation = hello.Generation;
@@ -96,6 +100,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         {
             OnSilence = options.OnSilence,
             Fences = options.FenceCommand is not null,
+            RightTtl = arbiter?.Ttl,
         };
         try
         {
@@ -188,9 +193,12 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
     /// <summary>The operator promotes the standby.</summary>
     /// <param name="fence">Whether the fence command, if there is one, is run before.</param>
+    /// <param name="arbiter">Whether the arbiter, if there is one, is asked before.</param>
     /// <param name="cancellation">Ends the waiting, not the promotion.</param>
-    /// <exception cref="Curling.Hosting.Options.OperatorException">There is nothing to promote, or the primary could not be fenced.</exception>
-    public async Task<string> PromoteAsync(bool fence, CancellationToken cancellation)
+    /// <exception cref="Curling.Hosting.Options.OperatorException">
+    /// There is nothing to promote, the arbiter did not give the guest to this host, or the primary could not be fenced.
+    /// </exception>
+    public async Task<string> PromoteAsync(bool fence, bool arbiter, CancellationToken cancellation)
     {
         if (_machine.State is ReceiverState.Promoted or ReceiverState.Promoting)
         {
@@ -202,15 +210,13 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             throw new Hosting.Options.OperatorException($"{Guest.Name} has no committed round: there is nothing to promote");
         }
 
-        int fences = Volatile.Read(ref _failedFences);
-        Post(null, new ReceiverInput.PromoteAsked(fence));
+        int fences = Volatile.Read(ref _failedPromotions);
+        Post(null, new ReceiverInput.PromoteAsked(fence, arbiter));
         while (_machine.State != ReceiverState.Promoted)
         {
-            if (Volatile.Read(ref _failedFences) != fences)
+            if (Volatile.Read(ref _failedPromotions) != fences)
             {
-                throw new Hosting.Options.OperatorException(
-                    $"{Guest.Name} was not promoted: {_fenceProblem}; mend it, or make sure yourself that the primary does not run and type:"
-                    + $" curling-recv promote --without-fence {Guest.Name}");
+                throw new Hosting.Options.OperatorException($"{Guest.Name} was not promoted: {_promotionProblem}");
             }
 
             if (_machine.IsOver)
@@ -271,6 +277,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         {
             Network = _network.IsEmpty ? null : NetworkStatus(),
             Next = Volatile.Read(ref _protection) is { } protection ? protection.Status() with { Process = null } : null,
+            Right = _right?.Status(),
         };
     }
 
@@ -373,6 +380,11 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
         await Task.WhenAll(work);
         await FreeAsync();
+        if (_right is { } right)
+        {
+            await right.DisposeAsync();
+        }
+
         _unfinished?.Dispose();
         _pool.Dispose();
         _memory.Dispose();

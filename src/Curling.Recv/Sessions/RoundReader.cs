@@ -104,6 +104,10 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             case FrameType.Heartbeat:
                 Heartbeat.Read(payload.Span);
                 break;
+            case FrameType.VouchAsk:
+                VouchMessage asked = VouchMessage.Read(header.Type, payload.Span);
+                sink.Post(link, new ReceiverInput.VouchAsked(asked.Sequence, TimeSpan.FromMilliseconds(asked.Milliseconds)));
+                break;
             case FrameType.RoundBegin:
                 RoundBegin begin = _assembler.Begin(header, payload.Span);
                 sink.Post(link, new ReceiverInput.RoundBegan(begin));

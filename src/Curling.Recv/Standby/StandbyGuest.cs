@@ -36,6 +36,14 @@ internal interface IStandby : IAsyncDisposable
     /// <summary>Loads a committed round's state and lets the guest run.</summary>
     /// <exception cref="QemuException">It did not take the state.</exception>
     Task PromoteAsync(StateReader state, CancellationToken cancellation);
+
+    /// <summary>Stops the promoted guest.</summary>
+    /// <exception cref="QemuException">QEMU did not do it.</exception>
+    Task StopAsync(CancellationToken cancellation);
+
+    /// <summary>Lets the promoted guest run again.</summary>
+    /// <exception cref="QemuException">QEMU did not do it.</exception>
+    Task ContinueAsync(CancellationToken cancellation);
 }
 
 /// <summary>Starts a standby.</summary>
@@ -132,6 +140,12 @@ internal sealed class StandbyGuest : IStandby
             await _qemu.Qmp.ExecuteAsync("cont", cancellation: limit.Token);
         }
     }
+
+    /// <inheritdoc/>
+    public Task StopAsync(CancellationToken cancellation) => _qemu.Qmp.ExecuteAsync("stop", cancellation: cancellation);
+
+    /// <inheritdoc/>
+    public Task ContinueAsync(CancellationToken cancellation) => _qemu.Qmp.ExecuteAsync("cont", cancellation: cancellation);
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()

@@ -16,7 +16,7 @@ namespace Curling.Replication.Receiver;
 /// </code>
 /// A round that is whole is committed before anything else is decided: the sender may have let output go because of it.
 /// </remarks>
-public sealed class ReceiverMachine
+public sealed partial class ReceiverMachine
 {
     private readonly ReceiverSettings _settings;
     private readonly List<ReceiverOutput> _out = [];
@@ -70,7 +70,8 @@ public sealed class ReceiverMachine
     public long CommittedRound { get; private set; }
 
     /// <summary>Whether the primary is lost and the operator has to decide.</summary>
-    public bool IsHeld => _lossReason is not null && _promoteWhenCommitted is null && _state == ReceiverState.Protected;
+    public bool IsHeld => _state == ReceiverState.Protected
+        && ((_lossReason is not null && _promoteWhenCommitted is null) || (_promoteWhenCommitted is not null && _rightRefused));
 
     /// <summary>Whether nothing more will happen.</summary>
     public bool IsOver => _state is ReceiverState.Ended or ReceiverState.Failed;
@@ -89,6 +90,7 @@ public sealed class ReceiverMachine
             return _out;
         }
 
+        BeginVouching(now);
         switch (input)
         {
             case ReceiverInput.Tick tick:
@@ -142,7 +144,18 @@ public sealed class ReceiverMachine
                 OnGoodbye(goodbye);
                 break;
             case ReceiverInput.PromoteAsked asked:
-                OnPromoteAsked(asked.Fence);
+                OnPromoteAsked(asked, now);
+                break;
+            case ReceiverInput.VouchAsked asked when _linkUp:
+                OnVouchAsked(asked, now);
+                break;
+            case ReceiverInput.RightTaken when _takingRight:
+                _takingRight = false;
+                _hasRight = true;
+                _rightRefused = false;
+                break;
+            case ReceiverInput.RightRefused refused when _takingRight:
+                OnRightRefused(refused, now);
                 break;
             case ReceiverInput.EndAsked ended:
                 Finish(ReceiverState.Ended, ended.Reason);
@@ -169,11 +182,11 @@ public sealed class ReceiverMachine
                 break;
         }
 
-        Advance();
+        Advance(now);
         return _out;
     }
 
-    private void Advance()
+    private void Advance(TimeSpan now)
     {
         if (IsOver || _state is ReceiverState.Promoting or ReceiverState.Promoted)
         {
@@ -194,7 +207,7 @@ public sealed class ReceiverMachine
         }
 
         // At a restored round the operator may be faster than the standby's start.
-        if (_committing == 0 && _standbyReady && _promoteWhenCommitted is { } reason)
+        if (_committing == 0 && _standbyReady && _promoteWhenCommitted is { } reason && MayPromote(reason, now))
         {
             _promoteWhenCommitted = null;
             DiscardOpen(reason);
@@ -223,6 +236,24 @@ public sealed class ReceiverMachine
     private void OnLinkUp()
     {
         LoseLink("the sender made a new connection");
+        if (_takingRight)
+        {
+            // The arbiter has been asked and may have said yes: what it said comes first.
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Round, "the guest may be about to be taken over by the receiver; try again"));
+            return;
+        }
+
+        if (_hasRight)
+        {
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the arbiter gave the guest to the receiver"));
+            return;
+        }
+
+        if (NeedsRight && _promotionAsked && _state < ReceiverState.Promoting && !_finalWhole)
+        {
+            RefusePromotion("its sender came back");
+        }
+
         if (_fencing || (_promotionAsked && _settings.Fences && !_fenceWaived && _state < ReceiverState.Promoting))
         {
             // Should the fence fail, this sender's guest is the only one there is: it must not be told to stop.
@@ -241,6 +272,7 @@ public sealed class ReceiverMachine
         _linkUp = true;
         _lastWholeOfEarlierLinks = _lastWhole;
         _promoteWhenCommitted = null;
+        _rightRefused = false;
         _lossReason = null;
         _reconnectBy = null;
     }
@@ -319,6 +351,7 @@ public sealed class ReceiverMachine
 
         if (_committingFinal)
         {
+            _vouchedUntil = TimeSpan.MinValue;
             _promoteWhenCommitted = "switchover: the sender handed the guest over";
         }
     }
@@ -334,6 +367,8 @@ public sealed class ReceiverMachine
 
         if (goodbye.Reason == GoodbyeReason.QemuCrashed)
         {
+            // Its guest does not run any more: whatever was promised to it is void.
+            _vouchedUntil = TimeSpan.MinValue;
             Lost(goodbye.Text.Length > 0 ? $"the primary's QEMU ended: {goodbye.Text}" : "the primary's QEMU ended", silent: false);
         }
         else
@@ -342,19 +377,29 @@ public sealed class ReceiverMachine
         }
     }
 
-    private void OnPromoteAsked(bool fence)
+    private void OnPromoteAsked(ReceiverInput.PromoteAsked asked, TimeSpan now)
     {
         if (_state is ReceiverState.Promoting or ReceiverState.Promoted || !HoldsRound)
         {
             return;
         }
 
+        _rightWaived = !asked.Arbiter;
+        if (_linkUp && NeedsRight)
+        {
+            RefusePromotion("its sender is connected and has the arbiter's right to run it; to move it, type at the sender: curling-send switchover");
+            return;
+        }
+
+        _promoteUnasked = _promotionAsked ? _promoteUnasked : _promoteWhenCommitted;
         _promotionAsked = true;
-        _fenceWaived = !fence;
+        _promotionAskedAt = now;
+        _takeRightAt = now;
+        _fenceWaived = !asked.Fence;
         if (_linkUp)
         {
             // Should the fence fail, the sender's guest is the only one there is.
-            bool mayGoOn = _settings.Fences && fence;
+            bool mayGoOn = _settings.Fences && asked.Fence;
             LoseLink("the operator promoted the standby");
             _out.Add(new ReceiverOutput.Refuse(
                 mayGoOn ? RefusalCode.Round : RefusalCode.Superseded, "the standby was promoted by the receiver's operator"));

@@ -51,8 +51,20 @@ public abstract record ReceiverInput
     /// <summary>The sender said how it ends.</summary>
     public sealed record PeerGoodbye(GoodbyeReason Reason, string Text) : ReceiverInput;
 
-    /// <summary>The operator promotes the standby; without <paramref name="Fence"/> he has made sure himself that the primary does not run.</summary>
-    public sealed record PromoteAsked(bool Fence = true) : ReceiverInput;
+    /// <summary>
+    /// The operator promotes the standby; without <paramref name="Fence"/>, or without <paramref name="Arbiter"/>, he has made sure himself
+    /// that the primary does not run.
+    /// </summary>
+    public sealed record PromoteAsked(bool Fence = true, bool Arbiter = true) : ReceiverInput;
+
+    /// <summary>The sender, which cannot reach the arbiter, asks for a promise that nothing is taken over for so long.</summary>
+    public sealed record VouchAsked(long Sequence, TimeSpan Time) : ReceiverInput;
+
+    /// <summary>The arbiter gave this host the right to run the guest.</summary>
+    public sealed record RightTaken : ReceiverInput;
+
+    /// <summary>The arbiter did not give it.</summary>
+    public sealed record RightRefused(RightRefusal Why, string Reason) : ReceiverInput;
 
     /// <summary>The operator gives the session up.</summary>
     public sealed record EndAsked(string Reason) : ReceiverInput;
@@ -100,6 +112,18 @@ public abstract record ReceiverOutput
 
     /// <summary>Close the connection, if there is one.</summary>
     public sealed record CloseLink : ReceiverOutput;
+
+    /// <summary>Promise the sender that nothing is taken over for so long from now on.</summary>
+    public sealed record SendVouch(long Sequence, TimeSpan Time) : ReceiverOutput;
+
+    /// <summary>
+    /// Ask the arbiter once for the right to run the guest, and say <see cref="ReceiverInput.RightTaken"/> or
+    /// <see cref="ReceiverInput.RightRefused"/>.
+    /// </summary>
+    public sealed record TakeRight(long Round, string Reason) : ReceiverOutput;
+
+    /// <summary>What the operator asked for does not happen.</summary>
+    public sealed record PromotionRefused(string Reason) : ReceiverOutput;
 
     /// <summary>
     /// Start the guest from the committed round. With <paramref name="Fence"/> the primary, which has not handed the guest over itself, is
@@ -155,6 +179,19 @@ public enum FailureAction
     Hold = 2,
 }
 
+/// <summary>Why an arbiter does not give the right to run a guest.</summary>
+public enum RightRefusal
+{
+    /// <summary>Another has it: its holder lives, or its lease has not run out yet.</summary>
+    Held = 1,
+
+    /// <summary>The arbiter cannot be reached.</summary>
+    Unreachable = 2,
+
+    /// <summary>The guest has run elsewhere as a later generation: the round here is out of date for good.</summary>
+    Superseded = 3,
+}
+
 /// <summary>The settings of a <see cref="ReceiverMachine"/>.</summary>
 /// <param name="OnFailure">What to do when the primary is lost.</param>
 /// <param name="FailureTimeout">Silence of a sender for longer than this is a loss.</param>
@@ -165,4 +202,7 @@ public sealed record ReceiverSettings(FailureAction OnFailure, TimeSpan FailureT
 
     /// <summary>Whether a primary is fenced before its standby is promoted.</summary>
     public bool Fences { get; init; }
+
+    /// <summary>How long an arbiter's lease lives, where an arbiter decides who may run the guest; null where there is none.</summary>
+    public TimeSpan? RightTtl { get; init; }
 }

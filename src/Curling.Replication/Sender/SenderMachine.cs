@@ -31,6 +31,9 @@ public sealed class SenderMachine
     private bool _guestRuns;
     private bool _switchover;
     private bool _finalSent;
+    private bool _rightLost;
+    private bool _rightReleased;
+    private bool _runOwed;
     private long _capturing;
     private bool _capturingFinal;
     private long _lastCaptured;
@@ -76,7 +79,7 @@ public sealed class SenderMachine
 
     private bool IsCapturingFinal => _capturing != 0 && _capturingFinal;
 
-    private bool MayCapture => _link == Link.Up && _capturing == 0 && !_finalSent
+    private bool MayCapture => _link == Link.Up && _capturing == 0 && !_finalSent && !_rightLost
         && _lastCaptured - Math.Max(_lastCommitted, _firstOfLink - 1) < _settings.MaxRoundsInFlight
         && (_lastCaptured < _firstOfLink || _lastCommitted >= _firstOfLink || _settings.MaxRoundsInFlight > 1);
 
@@ -143,6 +146,12 @@ public sealed class SenderMachine
                 }
 
                 break;
+            case SenderInput.RightLost:
+                _rightLost = true;
+                break;
+            case SenderInput.RightBack:
+                OnRightBack(now);
+                break;
             case SenderInput.Switchover:
                 _switchover = true;
                 _roundAt = now;
@@ -166,9 +175,46 @@ public sealed class SenderMachine
             _out.Add(new SenderOutput.Connect());
         }
 
+        if (_settings.Arbitrated)
+        {
+            SettleRight();
+        }
+
         if (MayCapture && now >= _roundAt)
         {
             BeginCapture();
+        }
+    }
+
+    /// <summary>Lets a guest run that was stopped for want of the right, and gives the right back where the guest may run elsewhere.</summary>
+    private void SettleRight()
+    {
+        // During a capture the guest must not be let run from outside: it may stand still for its cut.
+        if (_runOwed && _capturing == 0 && !_rightLost)
+        {
+            _runOwed = false;
+            if (!_finalSent)
+            {
+                _out.Add(new SenderOutput.RunGuest());
+            }
+        }
+
+        // Until the last round is known to be there, the output before its cut may still have to leave from here.
+        if (_finalSent && !_rightReleased && (_lastCompleted >= _lastCaptured || _link != Link.Up))
+        {
+            _rightReleased = true;
+            _rightLost = true;
+            _out.Add(new SenderOutput.ReleaseRight());
+        }
+    }
+
+    private void OnRightBack(TimeSpan now)
+    {
+        _rightLost = false;
+        _runOwed = true;
+        if (_roundAt < now)
+        {
+            _roundAt = now;
         }
     }
 
@@ -349,6 +395,12 @@ public sealed class SenderMachine
     {
         _finalSent = false;
         _switchover = false;
+        if (_rightReleased)
+        {
+            _rightReleased = false;
+            _out.Add(new SenderOutput.WantRight());
+        }
+
         if (release)
         {
             _out.Add(new SenderOutput.ReleaseAllOutput());

@@ -66,6 +66,12 @@ public abstract record SenderInput
         public static readonly OutputFull Instance = new();
     }
 
+    /// <summary>The right to run the guest has run out: its output is held back and it is being stopped.</summary>
+    public sealed record RightLost(string Reason) : SenderInput;
+
+    /// <summary>The right to run the guest is there again.</summary>
+    public sealed record RightBack : SenderInput;
+
     /// <summary>The operator stops the sender.</summary>
     public sealed record Stop : SenderInput;
 
@@ -103,6 +109,15 @@ public abstract record SenderOutput
 
     /// <summary>The last round of a switchover came to nothing: the guest runs on here.</summary>
     public sealed record ResumeGuest(string Reason) : SenderOutput;
+
+    /// <summary>The guest was stopped because the right to run it had run out, and may run on.</summary>
+    public sealed record RunGuest : SenderOutput;
+
+    /// <summary>The guest stands still here and may run there: give the right to run it back, so that the receiver need not wait.</summary>
+    public sealed record ReleaseRight : SenderOutput;
+
+    /// <summary>The guest is to run here after all: ask for the right to run it again.</summary>
+    public sealed record WantRight : SenderOutput;
 
     /// <summary>Tell the receiver that this is a normal end (or a crash of QEMU).</summary>
     public sealed record SayGoodbye(GoodbyeReason Reason, string Text) : SenderOutput;
@@ -167,4 +182,7 @@ public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, Tim
     /// that was promoted and is given a new standby runs on in any case.
     /// </summary>
     public bool EndsWhenRefused { get; init; } = true;
+
+    /// <summary>Whether an arbiter decides who may run the guest.</summary>
+    public bool Arbitrated { get; init; }
 }

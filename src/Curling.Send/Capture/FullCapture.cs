@@ -103,8 +103,11 @@ internal sealed class FullCapture : IRoundCapture
         long pause = 0;
         if (!final)
         {
-            await _guest.Qemu.Qmp.ExecuteAsync("cont", cancellation: CancellationToken.None);
-            await resumed.WaitAsync(SettleLimit, CancellationToken.None);
+            if (await _guest.Run.ContinueAsync(CancellationToken.None))
+            {
+                await resumed.WaitAsync(SettleLimit, CancellationToken.None);
+            }
+
             pause = Math.Max(0, _guest.Migration.ResumeMicros - _guest.Migration.StopMicros);
         }
 
@@ -114,7 +117,7 @@ internal sealed class FullCapture : IRoundCapture
 
     /// <inheritdoc/>
     public async Task ResumeAsync(CancellationToken cancellation) =>
-        await _guest.Qemu.Qmp.ExecuteAsync("cont", cancellation: cancellation);
+        await _guest.Run.ContinueAsync(cancellation);
 
     /// <inheritdoc/>
     public ValueTask DisposeAsync() => ValueTask.CompletedTask;
@@ -213,7 +216,7 @@ internal sealed class FullCapture : IRoundCapture
             JsonElement status = await _guest.Qemu.Qmp.ExecuteAsync("query-status");
             if (!status.GetProperty("running").GetBoolean())
             {
-                await _guest.Qemu.Qmp.ExecuteAsync("cont");
+                await _guest.Run.ContinueAsync(CancellationToken.None);
             }
         }
         catch (Exception e) when (e is QemuException or TimeoutException)

@@ -123,7 +123,7 @@ internal sealed class IncrementalCapture : IRoundCapture
 
     /// <inheritdoc/>
     public async Task ResumeAsync(CancellationToken cancellation) =>
-        await _guest.Qemu.Qmp.ExecuteAsync("cont", cancellation: cancellation);
+        await _guest.Run.ContinueAsync(cancellation);
 
     /// <inheritdoc/>
     public ValueTask DisposeAsync()
@@ -205,19 +205,23 @@ internal sealed class IncrementalCapture : IRoundCapture
         bool stopped = true;
         _round = round;
         _guest.Network.BeforeStop(DrainLimit);
+        _guest.Run.Enter();
         long stamp = Stopwatch.GetTimestamp();
+        bool runsOn = !_guest.Run.IsSuspended;
         try
         {
-            monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast, thenContinue: !final);
+            monitor.StopAndSave(_devicePath, MonitorLimit, _copyLast, thenContinue: !final && runsOn);
             stopped = false;
         }
         finally
         {
             _guest.Network.AfterStop();
-            if (stopped)
+            if (stopped && runsOn)
             {
                 TryContinue(monitor);
             }
+
+            _guest.Run.Leave();
         }
 
         long micros = final ? (long)Stopwatch.GetElapsedTime(stamp).TotalMicroseconds

@@ -26,6 +26,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         _ownsFiles = ownsFiles;
         Memory = memory;
         Qemu = qemu;
+        Run = new RunSwitch(qemu.Qmp);
     }
 
     /// <summary>The guest's RAM.</summary>
@@ -33,6 +34,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
 
     /// <summary>Its QEMU.</summary>
     public QemuProcess Qemu { get; }
+
+    /// <summary>Whether it may run here.</summary>
+    public RunSwitch Run { get; }
 
     /// <summary>Its definition, as it travels to the receiver.</summary>
     public required GuestDefinition Definition { get; init; }
@@ -69,6 +73,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <param name="qemu">The QEMU to run, or null to look for one.</param>
     /// <param name="heldBytes">Output that may wait, per network.</param>
     /// <param name="events">Hears of the guest's network.</param>
+    /// <param name="guard">Called before QEMU is started: sets until when output may leave.</param>
     /// <param name="atCut">See <see cref="AtCut"/>.</param>
     /// <param name="log">Where QEMU's command line is logged.</param>
     /// <param name="cancellation">Ends the attempt.</param>
@@ -77,8 +82,8 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <exception cref="MemoryFileException">There is no room for the guest's memory.</exception>
     /// <exception cref="Hosting.Options.OperatorException">This host has not the network that the definition names.</exception>
     public static async Task<PrimaryGuest> StartAsync(
-        string? file, string? qemu, long heldBytes, INetworkEvents events, Action<GuestNetwork, long> atCut, ILogger log,
-        CancellationToken cancellation)
+        string? file, string? qemu, long heldBytes, INetworkEvents events, Action<ReleaseDeadline> guard,
+        Action<GuestNetwork, long> atCut, ILogger log, CancellationToken cancellation)
     {
         // The definition is read before anything is made: a mistake in it should be told, not cleaned up.
         GuestDefinition? named = file is null ? null : GuestDefinitionReader.Load(file);
@@ -104,6 +109,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 MemoryPath = memory.Path,
             };
             network = GuestNetwork.Create(guest, directory.RuntimePath, standby: false, heldBytes, events, log);
+            guard(network.Deadline);
             process = await QemuProcess.StartAsync(launch, log, cancellation);
             string? display = await process.DisplayAddressAsync(cancellation);
             GuestNetwork opened = network;

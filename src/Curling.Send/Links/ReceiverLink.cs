@@ -44,6 +44,9 @@ internal sealed class ReceiverLink : IAsyncDisposable
     /// <summary>The connection, for what travels beside rounds.</summary>
     public FrameConnection Connection => _connection;
 
+    /// <summary>Hears what the receiver promised: a request's number, and for how long it takes nothing over. Set it before <see cref="RunAsync"/>.</summary>
+    public Action<long, TimeSpan>? Vouched { get; set; }
+
     /// <summary>Bytes sent.</summary>
     public long BytesSent => _connection.BytesSent;
 
@@ -71,6 +74,13 @@ internal sealed class ReceiverLink : IAsyncDisposable
             await connection.SendAsync(FrameType.Hello, Handshake.Write(hello), limit.Token);
             Welcome welcome = Handshake.ReadWelcome(
                 await ExpectAsync(connection, FrameType.Welcome, limit.Token), hello.Files.Count);
+            if (hello.Capabilities.Contains(Handshake.Arbiter) && !welcome.Capabilities.Contains(Handshake.Arbiter))
+            {
+                // One of before arbiters: it would take the guest over without asking.
+                throw new RefusedException(
+                    RefusalCode.Host, "the receiver knows no arbiter, and this sender has one; upgrade curling-recv there and start it with --arbiter");
+            }
+
             control = new LinkWriter(connection, options.FailureTimeout / 4, time);
             foreach (int index in welcome.MissingFiles)
             {
@@ -135,6 +145,10 @@ internal sealed class ReceiverLink : IAsyncDisposable
 
         post(new SenderInput.LinkLost(reason));
     }
+
+    /// <summary>Queues a request that the receiver promises to take nothing over.</summary>
+    public void AskVouch(long sequence, TimeSpan time) =>
+        _control.Post(FrameType.VouchAsk, new VouchMessage(sequence, (long)time.TotalMilliseconds));
 
     /// <summary>Queues a goodbye.</summary>
     public void SayGoodbye(GoodbyeReason reason, string text) => _control.Post(FrameType.Goodbye, (ushort)reason, text);
@@ -250,12 +264,16 @@ internal sealed class ReceiverLink : IAsyncDisposable
         }
     }
 
-    private static SenderInput? Read(FrameHeader header, ReadOnlySpan<byte> payload)
+    private SenderInput? Read(FrameHeader header, ReadOnlySpan<byte> payload)
     {
         switch (header.Type)
         {
             case FrameType.Heartbeat:
                 Heartbeat.Read(payload);
+                return null;
+            case FrameType.Vouch:
+                VouchMessage vouch = VouchMessage.Read(header.Type, payload);
+                Vouched?.Invoke(vouch.Sequence, TimeSpan.FromMilliseconds(vouch.Milliseconds));
                 return null;
             case FrameType.Complete:
                 return new SenderInput.Completed(RoundNumber.Read(header.Type, payload));

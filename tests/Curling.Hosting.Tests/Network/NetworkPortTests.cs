@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using Curling.Hosting.Network;
+using Curling.Linux.Time;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
 using Microsoft.Extensions.Logging;
@@ -55,6 +56,27 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         Assert.Equal((3L, 0L), (counters.DroppedNoCable, counters.ReleasedFrames));
         Assert.Equal(2, _waits);
         Assert.Equal([(2, 60), (2, 60), (2, 60), (3, 60), (3, 60)], _heldFor);
+    }
+
+    [Fact]
+    public async Task Nothing_leaves_after_the_deadline_whatever_the_gate_says()
+    {
+        using GuestNetwork network = Create();
+        using Socket qemu = Connect();
+        network.Deadline.Set(BootClock.Now - TimeSpan.FromMilliseconds(1));
+        qemu.Send(Framed(60, 3));
+        await UntilAsync(network, c => c.HeldFrames == 3);
+        Assert.Equal(3, network.Gate.Releasable(0));
+        for (int i = 0; i < 20; i++)
+        {
+            network.Wake();
+            await Task.Delay(5);
+            Assert.Equal((3L, 0L), (network.Counters[0].HeldFrames, network.Counters[0].DroppedNoCable));
+        }
+
+        network.Deadline.Set(BootClock.Now + TimeSpan.FromMinutes(1));
+        network.Wake();
+        await UntilAsync(network, c => c.DroppedNoCable == 3);
     }
 
     [Fact]

@@ -12,6 +12,7 @@ namespace Curling.TestKit.Daemons;
 public sealed class Lab : IAsyncDisposable
 {
     private readonly List<Daemon> _daemons = [];
+    private readonly List<IAsyncDisposable> _owned = [];
     private readonly ITestOutputHelper _output;
     private bool _checkLeftovers = true;
 
@@ -48,6 +49,9 @@ public sealed class Lab : IAsyncDisposable
 
     /// <summary>The QEMU that the daemons run.</summary>
     public string Qemu { get; set; }
+
+    /// <summary>Something that daemons of this lab use: it is disposed of after they have ended.</summary>
+    public void Own(IAsyncDisposable owned) => _owned.Add(owned);
 
     /// <summary>Starts <c>curling-recv</c> on a free port and waits until it listens.</summary>
     public async Task<Receiver> StartReceiverAsync(params string[] options)
@@ -140,6 +144,11 @@ public sealed class Lab : IAsyncDisposable
             {
                 _output.WriteLine(line);
             }
+        }
+
+        foreach (IAsyncDisposable owned in _owned)
+        {
+            await owned.DisposeAsync();
         }
 
         IReadOnlyList<string> left = [];

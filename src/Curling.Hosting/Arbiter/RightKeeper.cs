@@ -1,0 +1,456 @@
+using System.Globalization;
+using Curling.Hosting.Control;
+using Curling.Hosting.Network;
+using Curling.Linux.Time;
+using Curling.Replication.Rights;
+using Microsoft.Extensions.Logging;
+
+namespace Curling.Hosting.Arbiter;
+
+/// <summary>
+/// Keeps the right to run one guest: renews it, has the peer vouch while the arbiter does not answer, closes the way out of the guest's
+/// output when it runs out, and has the guest stopped.
+/// </summary>
+/// <remarks>
+/// Thread-safe. A task talks to the arbiter; a thread of its own watches the time, for a daemon that is busy must not stop a guest too
+/// late. All times are of <see cref="BootClock"/>.
+/// </remarks>
+public sealed partial class RightKeeper : IAsyncDisposable
+{
+    private static readonly TimeSpan Slice = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan RetryEvery = TimeSpan.FromMilliseconds(250);
+    private readonly IArbiter _arbiter;
+    private readonly string _guest;
+    private readonly Holder _me;
+    private readonly IRightEvents _events;
+    private readonly ILogger _log;
+    private readonly Lock _lock = new();
+    private readonly RightToRun _right = new();
+    private readonly CancellationTokenSource _cancellation = new();
+    private readonly SemaphoreSlim _talk = new(1, 1);
+    private readonly SemaphoreSlim _changed = new(0);
+    private readonly AutoResetEvent _look = new(false);
+    private readonly Dictionary<long, (TimeSpan AskedAt, TimeSpan Time)> _asked = [];
+    private ReleaseDeadline? _deadline;
+    private Task _renewing = Task.CompletedTask;
+    private Thread? _watch;
+    private Claim? _claim;
+    private bool _wanted;
+    private bool _told;
+    private TimeSpan _renewedAt;
+    private TimeSpan _vouchAskedAt;
+    private long _vouches;
+    private TimeSpan? _silentSince;
+    private string? _problem;
+    private bool _superseded;
+
+    /// <summary>Creates a keeper without a right.</summary>
+    /// <param name="arbiter">The arbiter, which stays the caller's.</param>
+    /// <param name="guest">The guest's name.</param>
+    /// <param name="role">sender or receiver.</param>
+    /// <param name="events">Hears what becomes of the right.</param>
+    /// <param name="log">Where to log.</param>
+    public RightKeeper(IArbiter arbiter, string guest, string role, IRightEvents events, ILogger log)
+    {
+        _arbiter = arbiter;
+        _guest = guest;
+        _me = new Holder(Guid.NewGuid().ToString("N"), Environment.MachineName, role, 1);
+        _events = events;
+        _log = log;
+    }
+
+    /// <summary>The guest's generation that the right was given for, 0 before.</summary>
+    public long Generation { get; private set; }
+
+    /// <summary>Whether the guest may run here at this moment.</summary>
+    public bool IsValid
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _right.IsValid(BootClock.Now);
+            }
+        }
+    }
+
+    /// <summary>Whether the arbiter did not answer when it was asked last.</summary>
+    public bool IsArbiterSilent
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _silentSince is not null;
+            }
+        }
+    }
+
+    /// <summary>Asks once for the right; when it is given it is kept from then on.</summary>
+    /// <param name="expected">The generation that the guest must have, or null for any; it is raised.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
+    /// <exception cref="ArbiterException">The arbiter does not answer.</exception>
+    public async Task<TakeAnswer> TakeAsync(long? expected, CancellationToken cancellation)
+    {
+        await _talk.WaitAsync(cancellation);
+        try
+        {
+            TakeAnswer answer = await _arbiter.TakeAsync(_guest, _me, expected, raise: true, cancellation);
+            Answered();
+            if (answer.Claim is { } claim)
+            {
+                Generation = claim.Holder.Generation;
+                Have(claim, answer);
+                Log.Taken(_log, _guest, _arbiter.Name, Generation);
+                Start();
+            }
+
+            return answer;
+        }
+        catch (ArbiterException e)
+        {
+            Silent(e.Message);
+            throw;
+        }
+        finally
+        {
+            _talk.Release();
+        }
+    }
+
+    /// <summary>From now on the guest's output leaves this host only while the right lasts.</summary>
+    public void Guard(ReleaseDeadline deadline)
+    {
+        lock (_lock)
+        {
+            _deadline = deadline;
+            Publish();
+        }
+    }
+
+    /// <summary>The guest stands still: the right is given back, so that another need not wait until it runs out.</summary>
+    /// <param name="limit">How long it may take; what is not given back runs out.</param>
+    public async Task ReleaseAsync(TimeSpan limit)
+    {
+        Claim? claim;
+        lock (_lock)
+        {
+            _wanted = false;
+            claim = _claim;
+            _claim = null;
+            _right.Withdrawn();
+            Publish();
+        }
+
+        if (claim is null || _superseded)
+        {
+            return;
+        }
+
+        using CancellationTokenSource either = CancellationTokenSource.CreateLinkedTokenSource(_cancellation.Token);
+        either.CancelAfter(limit);
+        try
+        {
+            await _talk.WaitAsync(either.Token);
+            try
+            {
+                await _arbiter.ReleaseAsync(claim, either.Token);
+                Log.Released(_log, _guest, _arbiter.Name);
+            }
+            finally
+            {
+                _talk.Release();
+            }
+        }
+        catch (Exception e) when (e is ArbiterException or OperationCanceledException)
+        {
+            Log.NotReleased(_log, _guest, _arbiter.Name, e.Message, _arbiter.Ttl.TotalSeconds);
+        }
+    }
+
+    /// <summary>The guest is to run here again after <see cref="ReleaseAsync"/>: the right is asked for until it is given.</summary>
+    public void Want()
+    {
+        lock (_lock)
+        {
+            _wanted = true;
+        }
+
+        _changed.Release();
+    }
+
+    /// <summary>The peer promised to take nothing over.</summary>
+    public void Vouched(long sequence, TimeSpan time)
+    {
+        lock (_lock)
+        {
+            if (_asked.Remove(sequence, out (TimeSpan AskedAt, TimeSpan Time) asked))
+            {
+                _right.Vouched(asked.AskedAt, time < asked.Time ? time : asked.Time);
+                Publish();
+            }
+        }
+    }
+
+    /// <summary>What status shows.</summary>
+    public RightStatus Status()
+    {
+        lock (_lock)
+        {
+            TimeSpan now = BootClock.Now;
+            bool valid = _right.IsValid(now);
+            return new RightStatus(
+                _arbiter.Name,
+                _claim?.Holder is { } me ? string.Create(CultureInfo.InvariantCulture, $"{me.Role} on {me.Host}") : null,
+                Generation,
+                valid ? (long)(_right.ValidUntil - now).TotalMilliseconds : 0,
+                _right.IsVouched(now),
+                _watch is not null && !valid,
+                _silentSince is { } since ? (long)(now - since).TotalMilliseconds : null,
+                _problem);
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        await _cancellation.CancelAsync();
+        _look.Set();
+        await _renewing;
+        if (_watch is { } watch)
+        {
+            await Task.Run(watch.Join);
+        }
+
+        // The event stays: a vouch that is still on its way may set it.
+        _talk.Dispose();
+        _changed.Dispose();
+        _cancellation.Dispose();
+    }
+
+    private void Start()
+    {
+        if (_watch is null)
+        {
+            _watch = new Thread(Watch) { IsBackground = true, Name = "right" };
+            _watch.Start();
+            _renewing = Task.Run(KeepAsync);
+        }
+    }
+
+    private void Have(Claim claim, TakeAnswer answer)
+    {
+        lock (_lock)
+        {
+            _claim = claim;
+            _wanted = true;
+            _told |= _watch is null;
+            _renewedAt = answer.AskedAt;
+            _right.Granted(answer.AskedAt, answer.Ttl);
+            Publish();
+        }
+    }
+
+    /// <summary>Call it under the lock.</summary>
+    private void Publish()
+    {
+        _deadline?.Set(_right.ValidUntil);
+        _look.Set();
+    }
+
+    private async Task KeepAsync()
+    {
+        TimeSpan wait = _arbiter.Ttl / 3;
+        while (!_cancellation.IsCancellationRequested)
+        {
+            try
+            {
+                await _changed.WaitAsync(wait, _cancellation.Token);
+                bool good = await RenewAsync();
+                wait = good ? _arbiter.Ttl / 3 : RetryEvery;
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    private async Task<bool> RenewAsync()
+    {
+        await _talk.WaitAsync(_cancellation.Token);
+        try
+        {
+            Claim? claim;
+            lock (_lock)
+            {
+                if (!_wanted || _superseded)
+                {
+                    return true;
+                }
+
+                claim = _claim;
+            }
+
+            if (claim is not null)
+            {
+                RenewAnswer answer = await _arbiter.RenewAsync(claim, _cancellation.Token);
+                Answered();
+                if (answer.How == RenewResult.Renewed)
+                {
+                    Renewed(claim, answer);
+                    return true;
+                }
+
+                if (answer.How == RenewResult.Superseded)
+                {
+                    Supersede(answer.Other, answer.Generation);
+                    return true;
+                }
+
+                Log.RunOut(_log, _guest, _arbiter.Name);
+            }
+
+            TakeAnswer taken = await _arbiter.TakeAsync(_guest, _me, Generation, raise: false, _cancellation.Token);
+            Answered();
+            if (taken.Claim is { } again)
+            {
+                Have(again, taken);
+                Log.TakenAgain(_log, _guest, _arbiter.Name, Generation);
+                return true;
+            }
+
+            if (taken.Generation != Generation)
+            {
+                Supersede(taken.Other, taken.Generation);
+            }
+
+            return false;
+        }
+        catch (ArbiterException e)
+        {
+            Silent(e.Message);
+            return false;
+        }
+        finally
+        {
+            _talk.Release();
+        }
+    }
+
+    private void Renewed(Claim claim, RenewAnswer answer)
+    {
+        lock (_lock)
+        {
+            if (_claim == claim)
+            {
+                _renewedAt = answer.AskedAt;
+                _right.Renewed(answer.AskedAt, answer.Ttl);
+                Publish();
+            }
+        }
+    }
+
+    private void Supersede(Holder? other, long generation)
+    {
+        string reason = other is not null
+            ? $"the arbiter gave the guest to {other}"
+            : string.Create(CultureInfo.InvariantCulture, $"the guest has run elsewhere as generation {generation} meanwhile");
+        lock (_lock)
+        {
+            _superseded = true;
+            _problem = reason;
+            _right.Withdrawn();
+            Publish();
+        }
+
+        _events.Superseded(reason);
+    }
+
+    private void Answered()
+    {
+        TimeSpan? since;
+        lock (_lock)
+        {
+            since = _silentSince;
+            _silentSince = null;
+            _problem = null;
+        }
+
+        if (since is { } then)
+        {
+            Log.Answers(_log, _guest, _arbiter.Name, (BootClock.Now - then).TotalSeconds);
+        }
+    }
+
+    private void Silent(string problem)
+    {
+        bool first;
+        lock (_lock)
+        {
+            first = _silentSince is null;
+            _silentSince ??= BootClock.Now;
+            _problem = problem;
+        }
+
+        if (first)
+        {
+            Log.Silent(_log, _guest, problem);
+        }
+    }
+
+    /// <summary>Watches the time: it alone says that the right is lost or back, one after the other.</summary>
+    private void Watch()
+    {
+        while (!_cancellation.IsCancellationRequested)
+        {
+            TimeSpan now = BootClock.Now;
+            bool valid;
+            bool told;
+            string reason;
+            TimeSpan left;
+            lock (_lock)
+            {
+                valid = _right.IsValid(now);
+                told = _told;
+                _told = valid;
+                left = valid ? _right.ValidUntil - now : Slice;
+                reason = _problem ?? (_wanted ? "the arbiter's lease was not renewed in time" : "the right was given back");
+            }
+
+            if (valid && !told)
+            {
+                _events.RightBack();
+            }
+            else if (told && !valid)
+            {
+                _events.RightLost(reason);
+            }
+
+            WantVouch(now);
+
+            // In slices: the wait's clock stands still while the host is suspended.
+            _look.WaitOne(left < Slice ? left : Slice);
+        }
+    }
+
+    private void WantVouch(TimeSpan now)
+    {
+        long sequence;
+        TimeSpan ttl = _arbiter.Ttl;
+        lock (_lock)
+        {
+            if (!_wanted || _superseded || now - _renewedAt < ttl / 2 || now - _vouchAskedAt < ttl / 4)
+            {
+                return;
+            }
+
+            _vouchAskedAt = now;
+            sequence = ++_vouches;
+            _asked[sequence] = (now, ttl);
+            _asked.Remove(sequence - 8);
+        }
+
+        _events.AskVouch(sequence, ttl);
+    }
+}

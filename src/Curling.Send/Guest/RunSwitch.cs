@@ -1,0 +1,85 @@
+using Curling.Qemu;
+using Curling.Qemu.Monitor;
+
+namespace Curling.Send.Guest;
+
+/// <summary>
+/// Whether the guest may run here, held against the cuts of rounds: a guest is not stopped or let run from outside while a cut, which
+/// stops it and lets it run too, is under way.
+/// </summary>
+/// <remarks>Thread-safe. A capture stands between <see cref="Enter"/> and <see cref="Leave"/> while it decides whether the guest runs.</remarks>
+internal sealed class RunSwitch(QmpClient qmp) : IDisposable
+{
+    private readonly SemaphoreSlim _cut = new(1, 1);
+    private volatile bool _suspended;
+
+    /// <summary>Whether the guest must stand still, also after a cut.</summary>
+    public bool IsSuspended => _suspended;
+
+    /// <summary>A cut begins; waits for one who stops the guest or lets it run.</summary>
+    public void Enter() => _cut.Wait();
+
+    /// <summary>The cut is over.</summary>
+    public void Leave() => _cut.Release();
+
+    /// <summary>Stops the guest until <see cref="AllowAsync"/>; after the cut that is under way, in which it stands still anyway.</summary>
+    /// <exception cref="QemuException">QEMU did not do it.</exception>
+    public async Task SuspendAsync(CancellationToken cancellation)
+    {
+        _suspended = true;
+        await _cut.WaitAsync(cancellation);
+        try
+        {
+            await qmp.ExecuteAsync("stop", cancellation: cancellation);
+        }
+        finally
+        {
+            _cut.Release();
+        }
+    }
+
+    /// <summary>Lets the guest run unless it is suspended.</summary>
+    /// <returns>Whether it runs.</returns>
+    /// <exception cref="QemuException">QEMU did not do it.</exception>
+    public Task<bool> ContinueAsync(CancellationToken cancellation) => ContinueAsync(() => !_suspended, cancellation);
+
+    /// <summary>Ends the suspension and lets the guest run, unless the right to it is gone again.</summary>
+    /// <param name="mayRun">Asked with no cut under way.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
+    /// <returns>Whether it runs.</returns>
+    /// <exception cref="QemuException">QEMU did not do it.</exception>
+    public Task<bool> AllowAsync(Func<bool> mayRun, CancellationToken cancellation) => ContinueAsync(
+        () =>
+        {
+            if (!mayRun())
+            {
+                return false;
+            }
+
+            _suspended = false;
+            return true;
+        },
+        cancellation);
+
+    /// <inheritdoc/>
+    public void Dispose() => _cut.Dispose();
+
+    private async Task<bool> ContinueAsync(Func<bool> may, CancellationToken cancellation)
+    {
+        await _cut.WaitAsync(cancellation);
+        try
+        {
+            if (!may())
+            {
+                return false;
+            }
+
+            await qmp.ExecuteAsync("cont", cancellation: cancellation);
+            return true;
+        }
+        finally
+        {
+            _cut.Release();
+        }
+    }
+}

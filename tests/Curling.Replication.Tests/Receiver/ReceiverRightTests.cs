@@ -1,0 +1,222 @@
+using Curling.Replication.Receiver;
+
+namespace Curling.Replication.Tests.Receiver;
+
+/// <summary>With an arbiter: nothing is promoted without the right, nor before what was vouched for is over.</summary>
+public sealed class ReceiverRightTests
+{
+    [Fact]
+    public void The_right_is_taken_before_a_promotion()
+    {
+        ReceiverStory story = Arbitrated();
+        Assert.Equal("close, take right 1", story.LinkLost());
+        Assert.Equal("", story.After(1000));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.Equal("state Promoted", story.Happens(new ReceiverInput.PromotionDone()));
+    }
+
+    [Fact]
+    public void A_right_that_another_has_is_asked_for_again_and_again()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        Assert.Equal("", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it")));
+        Assert.True(story.Machine.IsHeld);
+        Assert.Equal("", story.After(99));
+        Assert.Equal("take right 1", story.After(1));
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.Equal(ReceiverState.Promoting, story.Machine.State);
+    }
+
+    [Fact]
+    public void An_arbiter_that_does_not_answer_refuses_the_failover_and_is_asked_again()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        Assert.True(story.Machine.IsHeld);
+        Assert.Equal("", story.After(400));
+        Assert.Equal("take right 1", story.After(100));
+    }
+
+    [Fact]
+    public void A_sender_that_comes_back_between_two_attempts_goes_on()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        Assert.Equal("refuse Round", story.Happens(new ReceiverInput.LinkUp()));
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it"));
+        Assert.Equal("say ready", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.False(story.Machine.IsHeld);
+        Assert.Equal("", story.After(200));
+    }
+
+    [Fact]
+    public void A_sender_that_comes_back_when_the_right_was_taken_is_superseded()
+    {
+        ReceiverStory story = Arbitrated();
+        Vouched(story);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.Equal(ReceiverState.Protected, story.Machine.State);
+        Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
+    }
+
+    [Fact]
+    public void What_was_vouched_for_is_over_before_a_promotion_also_with_the_right()
+    {
+        ReceiverStory story = Arbitrated();
+        Vouched(story);
+        story.After(100);
+        story.LinkLost();
+        Assert.Equal("", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.Equal("", story.After(2899));
+        Assert.Equal("state Promoting, promote 1", story.After(1));
+    }
+
+    [Fact]
+    public void What_an_earlier_receiver_may_have_vouched_for_is_kept_too()
+    {
+        ReceiverStory story = Arbitrated(old: false);
+        story.LinkLost();
+        Assert.Equal("", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.Equal("state Promoting, promote 1", story.After(3000));
+    }
+
+    [Fact]
+    public void A_crash_of_the_primarys_QEMU_voids_what_was_vouched_for()
+    {
+        ReceiverStory story = Arbitrated();
+        Vouched(story);
+        Assert.Equal("close, take right 1", story.Happens(new ReceiverInput.PeerGoodbye(Protocol.GoodbyeReason.QemuCrashed, "")));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.RightTaken()));
+    }
+
+    [Fact]
+    public void A_switchover_takes_the_right_as_soon_as_the_sender_gives_it_back()
+    {
+        ReceiverStory story = Arbitrated();
+        Vouched(story);
+        story.Began(2);
+        Assert.Equal("say complete 2, commit 2", story.Whole(2, final: true));
+        Assert.EndsWith("take right 2", story.CommitDone(2), StringComparison.Ordinal);
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it"));
+        Assert.Equal("take right 2", story.After(20));
+        Assert.StartsWith("state Promoting", story.Happens(new ReceiverInput.RightTaken()), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Nothing_is_vouched_for_once_the_guest_may_be_taken_over()
+    {
+        ReceiverStory story = Arbitrated();
+        story.Began(2);
+        story.Whole(2, final: true);
+        Assert.Equal("", story.Happens(new ReceiverInput.VouchAsked(7, ReceiverStory.Ms(3000))));
+    }
+
+    [Fact]
+    public void A_round_that_is_out_of_date_is_never_promoted()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Superseded, "generation 3"));
+        Assert.True(story.Machine.IsHeld);
+        Assert.Equal("", story.After(10_000));
+    }
+
+    [Fact]
+    public void The_arbiter_is_asked_first_and_then_the_primary_is_fenced()
+    {
+        ReceiverStory story = Arbitrated(fences: true);
+        story.LinkLost();
+        Assert.Empty(story.Said.OfType<ReceiverOutput.Promote>());
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.True(Assert.Single(story.Said.OfType<ReceiverOutput.Promote>()).Fence);
+        Assert.Equal("state Protected, held 1", story.Happens(new ReceiverInput.FenceFailed("no power switch")));
+
+        // The generation has risen: this sender's guest may not go on, whatever became of the fence.
+        Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
+    }
+
+    [Fact]
+    public void The_operator_needs_the_right_too()
+    {
+        ReceiverStory story = Arbitrated(FailureAction.Hold);
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.PromoteAsked()));
+        story.LinkLost();
+        Assert.Equal("take right 1", story.Happens(new ReceiverInput.PromoteAsked()));
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer")));
+        Assert.Equal("", story.After(1000));
+        Assert.Equal("take right 1", story.Happens(new ReceiverInput.PromoteAsked()));
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.Equal(ReceiverState.Promoting, story.Machine.State);
+    }
+
+    [Fact]
+    public void The_operator_waits_for_a_right_that_runs_out_and_hears_of_one_that_does_not()
+    {
+        ReceiverStory story = Arbitrated(FailureAction.Hold);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.PromoteAsked());
+        Assert.Equal("", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it")));
+        Assert.Equal("take right 1", story.After(8000));
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it")));
+        Assert.Equal("", story.After(1000));
+    }
+
+    [Fact]
+    public void An_operator_who_is_refused_ends_no_failover_that_waits_by_itself()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        story.Happens(new ReceiverInput.PromoteAsked());
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer")));
+        Assert.Equal("take right 1", story.After(500));
+    }
+
+    [Fact]
+    public void An_operator_who_has_made_sure_himself_needs_no_arbiter()
+    {
+        ReceiverStory story = Arbitrated();
+        Vouched(story);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.PromoteAsked(Arbiter: false)));
+    }
+
+    [Fact]
+    public void A_sender_that_comes_back_ends_what_the_operator_asked_for()
+    {
+        ReceiverStory story = Arbitrated(FailureAction.Hold);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.PromoteAsked());
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it"));
+        Assert.Equal("promotion refused, say ready", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("", story.After(1000));
+    }
+
+    private static void Vouched(ReceiverStory story) =>
+        Assert.Equal("vouch 7", story.Happens(new ReceiverInput.VouchAsked(7, ReceiverStory.Ms(3000))));
+
+    /// <summary>Round 1 is committed; unless it is new, the session is older than any vouch of a receiver before it.</summary>
+    private static ReceiverStory Arbitrated(FailureAction onFailure = FailureAction.Promote, bool fences = false, bool old = true)
+    {
+        ReceiverStory story = new(new ReceiverSettings(onFailure, ReceiverStory.Ms(500))
+        {
+            Fences = fences,
+            RightTtl = ReceiverStory.Ms(3000),
+        });
+        story.Happens(new ReceiverInput.StandbyReady());
+        story.Happens(new ReceiverInput.LinkUp());
+        story.Began(1);
+        story.Whole(1);
+        story.CommitDone(1);
+        if (old)
+        {
+            story.After(3000);
+        }
+
+        return story;
+    }
+}
