@@ -6,6 +6,7 @@ namespace Curling.Storage.Tests.Tracking;
 public sealed class TrackedDiskTests : IAsyncDisposable
 {
     private static readonly Guid Replica = Guid.NewGuid();
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(60); // what hangs, fails
     private readonly TemporaryDirectory _directory = new();
     private readonly List<TrackedDisk> _disks = [];
 
@@ -308,7 +309,7 @@ public sealed class TrackedDiskTests : IAsyncDisposable
     {
         byte[] data = new byte[length];
         data.AsSpan().Fill(value);
-        return disk.WriteAsync(offset, data, default).AsTask();
+        return disk.WriteAsync(offset, data, default).AsTask().WaitAsync(Limit);
     }
 
     private static async Task<(DiskRun[] Runs, byte[] Data)> ReadAsync(DiskSnapshot snapshot, int bufferBytes = 1 << 20)
@@ -317,7 +318,7 @@ public sealed class TrackedDiskTests : IAsyncDisposable
         using MemoryStream data = new();
         byte[] buffer = new byte[bufferBytes];
         DiskRun[] runs = new DiskRun[256];
-        while (await snapshot.ReadAsync(buffer, runs, default) is { Runs: > 0 } part)
+        while (await snapshot.ReadAsync(buffer, runs, default).AsTask().WaitAsync(Limit) is { Runs: > 0 } part)
         {
             all.AddRange(runs[..part.Runs]);
             data.Write(buffer, 0, part.Bytes);
