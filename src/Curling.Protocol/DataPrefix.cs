@@ -13,10 +13,13 @@ public enum SectionKind : byte
 
     /// <summary>A piece of the device state, as a migration stream that QEMU loads.</summary>
     DeviceState = 3,
+
+    /// <summary>Blocks of one disk, 4096 bytes each as pages are, with a run table at the payload's end; behind a disk's end is zeros.</summary>
+    Disk = 4,
 }
 
 /// <summary>
-/// The first eight bytes of a data frame's payload: section (1), zero (1), memory block (2), runs in the table at the
+/// The first eight bytes of a data frame's payload: section (1), zero (1), memory block or disk (2), runs in the table at the
 /// payload's end (4).
 /// </summary>
 public readonly record struct DataPrefix(SectionKind Section, ushort Block, int Runs)
@@ -45,13 +48,13 @@ public readonly record struct DataPrefix(SectionKind Section, ushort Block, int 
         SectionKind section = (SectionKind)payload[0];
         ushort block = BinaryPrimitives.ReadUInt16LittleEndian(payload[2..]);
         int runs = BinaryPrimitives.ReadInt32LittleEndian(payload[4..]);
-        if (section is < SectionKind.Stream or > SectionKind.DeviceState || payload[1] != 0)
+        if (section is < SectionKind.Stream or > SectionKind.Disk || payload[1] != 0)
         {
             throw new ProtocolException(ProtocolError.Malformed, $"section kind {payload[0]} is unknown");
         }
 
-        bool fits = section == SectionKind.Memory
-            ? runs is > 0 and <= ProtocolLimits.MaxRuns && block < ProtocolLimits.MaxBlocks
+        bool fits = section is SectionKind.Memory or SectionKind.Disk
+            ? runs is > 0 and <= ProtocolLimits.MaxRuns && block < (section == SectionKind.Memory ? ProtocolLimits.MaxBlocks : ProtocolLimits.MaxDisks)
                 && Bytes + (runs * MemoryRun.Bytes) <= payload.Length
             : runs == 0 && block == 0;
         if (!fits)

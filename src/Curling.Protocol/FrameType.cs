@@ -53,4 +53,7 @@ public enum FrameType : byte
 
     /// <summary>Receiver → sender: I promise it, from now on.</summary>
     Vouch = 17,
+
+    /// <summary>Receiver → sender, before <see cref="Ready"/> and only for a guest with disks: what its replicas hold (JSON).</summary>
+    Replicas = 18,
 }

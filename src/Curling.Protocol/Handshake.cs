@@ -33,7 +33,31 @@ public sealed record Hello(
     string QemuVersion,
     IReadOnlyList<string> Capabilities,
     IReadOnlyList<HelloFile> Files,
-    IReadOnlyList<HelloBlock> Blocks);
+    IReadOnlyList<HelloBlock> Blocks)
+{
+    /// <summary>The guest's disks; a disk's place in the list is its number on the wire.</summary>
+    public IReadOnlyList<HelloDisk> Disks { get; init; } = [];
+}
+
+/// <summary>A disk whose blocks travel.</summary>
+/// <param name="Length">Its size in bytes.</param>
+/// <param name="History">The history of its content, which changes when a standby's replica becomes the disk.</param>
+/// <param name="Ancestors">The histories before; a replica of one of them is of this guest's earlier life and may be overwritten.</param>
+public sealed record HelloDisk(long Length, Guid History, IReadOnlyList<Guid> Ancestors);
+
+/// <summary>What a receiver's replica of a disk holds.</summary>
+/// <param name="ReplicaId">Which replica it is; a new one whenever it starts from nothing.</param>
+/// <param name="History">The history of the disk that it copies.</param>
+/// <param name="Length">Its size in bytes.</param>
+/// <param name="State">1: empty, reads as zeros; 2: a copy is under way; 3: it is the disk as of its round.</param>
+/// <param name="Session">The run of the sender that its last round is of.</param>
+/// <param name="Round">Its last round.</param>
+public sealed record HelloReplica(Guid ReplicaId, Guid History, long Length, int State, Guid Session, long Round);
+
+/// <summary>What a receiver's replicas hold, in the order of <see cref="Hello.Disks"/>.</summary>
+/// <param name="Replicas">Each of them.</param>
+/// <param name="MaxRoundBytes">What a round may hold, all sections together.</param>
+public sealed record ReplicasMessage(IReadOnlyList<HelloReplica> Replicas, long MaxRoundBytes);
 
 /// <summary>What a receiver answers to a <see cref="Hello"/> it accepts.</summary>
 /// <param name="MissingFiles">Indexes into <see cref="Hello.Files"/> that must be sent.</param>
@@ -74,6 +98,25 @@ public static class Handshake
     /// <summary>Writes a document.</summary>
     public static byte[] Write(Welcome welcome) => JsonSerializer.SerializeToUtf8Bytes(welcome, HandshakeJson.Default.Welcome);
 
+    /// <summary>Writes a document.</summary>
+    public static byte[] Write(ReplicasMessage replicas) => JsonSerializer.SerializeToUtf8Bytes(replicas, HandshakeJson.Default.ReplicasMessage);
+
+    /// <summary>Reads and checks what a receiver's replicas hold.</summary>
+    /// <param name="payload">The frame's payload.</param>
+    /// <param name="disks">The disks that the <see cref="Hello"/> named.</param>
+    /// <exception cref="ProtocolException">It is not JSON, or a field is missing or out of bounds.</exception>
+    public static ReplicasMessage ReadReplicas(ReadOnlySpan<byte> payload, IReadOnlyList<HelloDisk> disks)
+    {
+        ReplicasMessage message = Parse(payload, HandshakeJson.Default.ReplicasMessage, "Replicas");
+        Require(message.MaxRoundBytes > 0, "maxRoundBytes");
+        Require(
+            message.Replicas is { } replicas && replicas.Count == disks.Count
+                && replicas.All(r => r is { State: >= 1 and <= 3, Round: >= 0 })
+                && replicas.Zip(disks).All(p => p.First.Length == p.Second.Length),
+            "replicas");
+        return message;
+    }
+
     /// <summary>Reads and checks a <see cref="Hello"/>; the guest definition inside is the guest reader's to check.</summary>
     /// <exception cref="ProtocolException">It is not JSON, or a field is missing or out of bounds.</exception>
     public static Hello ReadHello(ReadOnlySpan<byte> payload)
@@ -88,6 +131,8 @@ public static class Handshake
         Require(Names(hello.Capabilities), "capabilities");
         Require(hello.Files is { Count: <= ProtocolLimits.MaxBootFiles } files && files.All(File), "files");
         Require(hello.Blocks is { Count: <= ProtocolLimits.MaxBlocks } blocks && blocks.All(Block), "blocks");
+        Require(hello.Disks is { Count: <= ProtocolLimits.MaxDisks } disks && disks.All(Disk), "disks");
+        Require(hello.Disks.Count == 0 || Guid.TryParseExact(hello.Sender, "N", out _), "sender");
         return hello;
     }
 
@@ -137,6 +182,9 @@ public static class Handshake
         file is { Role: "kernel" or "initrd" or "firmware", Length: >= 0 and <= ProtocolLimits.MaxBootFileBytes, Sha256.Length: 64 }
         && file.Sha256.All(c => char.IsAsciiHexDigitLower(c));
 
+    private static bool Disk(HelloDisk? disk) =>
+        disk is { Length: > 0 and < 1L << 53, Ancestors.Count: <= ProtocolLimits.MaxAncestors } && disk.Length % 512 == 0;
+
     private static bool Block(HelloBlock? block) =>
         block is { Bytes: > 0 and < 1L << 46 } && Name(block.Name) && block.Bytes % ProtocolLimits.PageBytes == 0;
 }
@@ -145,4 +193,5 @@ public static class Handshake
     RespectRequiredConstructorParameters = true, MaxDepth = 16)]
 [JsonSerializable(typeof(Hello))]
 [JsonSerializable(typeof(Welcome))]
+[JsonSerializable(typeof(ReplicasMessage))]
 internal sealed partial class HandshakeJson : JsonSerializerContext;

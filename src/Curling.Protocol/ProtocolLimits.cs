@@ -4,7 +4,7 @@ namespace Curling.Protocol;
 public static class ProtocolLimits
 {
     /// <summary>The version of the wire format that this code speaks.</summary>
-    public const byte Version = 1;
+    public const byte Version = 2;
 
     /// <summary>Guest memory is tracked, sent and applied in pages of this many bytes.</summary>
     public const int PageBytes = 4096;
@@ -32,6 +32,12 @@ public static class ProtocolLimits
 
     /// <summary>Memory blocks of one guest.</summary>
     public const int MaxBlocks = 256;
+
+    /// <summary>Disks of one guest.</summary>
+    public const int MaxDisks = 16;
+
+    /// <summary>Earlier histories of a disk that are named.</summary>
+    public const int MaxAncestors = 32;
 
     /// <summary>The longest text (a reason, a name) in a control frame, in bytes of UTF-8.</summary>
     public const int MaxTextBytes = 2048;

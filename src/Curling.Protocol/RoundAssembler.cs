@@ -43,7 +43,7 @@ public sealed class RoundAssembler
             throw new ProtocolException(ProtocolError.Order, "a data frame came outside a round");
         }
 
-        if ((begin.Kind == RoundKind.Full) != (prefix.Section == SectionKind.Stream))
+        if (prefix.Section != SectionKind.Disk && (begin.Kind == RoundKind.Full) != (prefix.Section == SectionKind.Stream))
         {
             throw new ProtocolException(ProtocolError.UnexpectedFrame, $"a {prefix.Section} section came in a {begin.Kind} round");
         }

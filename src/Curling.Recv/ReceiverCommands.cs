@@ -6,6 +6,7 @@ using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Qemu.Processes;
 using Curling.Replication.Receiver;
+using Curling.Storage.Replica;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 
@@ -87,6 +88,18 @@ internal static class ReceiverCommands
             "The prefetch buffer of a guest; a round larger than this is refused",
             HostMemory.TotalBytes(),
             16 << 20);
+        Option<string?> replicas = CommonOptions.Path(
+            "--replica-directory", "Where replicas of guests' disks are, as GUEST-diskN.img; otherwise replicas/ under CURLING_STATE or /var/lib/curling");
+        Option<string> replicaSync = CommonOptions.Word(
+            "--replica-sync",
+            "commit: each round's disk content is on the device before it counts; none: when the system likes, and after a reboot of this host all of a disk is"
+                + " copied again",
+            "none",
+            "none", "commit");
+        Option<bool> replaceReplica = new("--replace-replica")
+        {
+            Description = "Overwrite what stands where a replica is to be, also when it is another guest's, of another history, or no replica at all",
+        };
         Option<Endpoint?> thenTarget = ThenTarget("--then-target",
             "Where a guest that is promoted here is given its next standby, at once: another curling-recv; see also: curling-recv protect");
         Option<ByteRate> thenBandwidth = CommonOptions.Rate(
@@ -102,7 +115,7 @@ internal static class ReceiverCommands
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
+            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, replicas, replicaSync, replaceReplica, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
         };
         ArbiterCommandLine arbiter = new();
         arbiter.AddTo(root);
@@ -122,6 +135,9 @@ internal static class ReceiverCommands
                 Arbiter = arbiter.Read(parsed),
                 FenceCommand = parsed.GetValue(fence),
                 FenceTimeout = parsed.GetValue(fenceTimeout).Time,
+                ReplicaDirectory = parsed.GetValue(replicas) is { } there ? Path.GetFullPath(there) : ReceiverOptions.DefaultReplicaDirectory(),
+                ReplicaSync = parsed.GetValue(replicaSync) == "commit" ? ReplicaSync.Commit : ReplicaSync.None,
+                ReplaceReplica = parsed.GetValue(replaceReplica),
                 ThenTarget = parsed.GetValue(thenTarget),
                 ThenBandwidth = parsed.GetValue(thenBandwidth),
             },

@@ -106,7 +106,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         Admission admission = new(
             _options, binary, facts, new BootFileStore(directory.MemoryPath, ProtocolLimits.MaxBootFileBytes), _sessions, StartStandby, _generations,
             arbiter, _time, _log);
-        admission.RestoreSessions();
+        await admission.RestoreSessionsAsync();
         Log.Listening(_log, listening.ToString(), facts.Version, QemuBinary.KvmUsable() ? "kvm" : "tcg", control.SocketPath);
         _listening.TrySetResult(listening);
         Task telling = TellAsync(cancellation);

@@ -1,6 +1,7 @@
 using Curling.Hosting.Arbiter;
 using Curling.Hosting.Options;
 using Curling.Replication.Receiver;
+using Curling.Storage.Replica;
 
 namespace Curling.Recv;
 
@@ -37,11 +38,23 @@ internal sealed record ReceiverOptions(
     /// <summary>How long the command may take.</summary>
     public TimeSpan FenceTimeout { get; init; } = TimeSpan.FromSeconds(30);
 
+    /// <summary>Where replicas of disks are that name no place of their own.</summary>
+    public string ReplicaDirectory { get; init; } = DefaultReplicaDirectory();
+
+    /// <summary>When a round's part of the disks must be safe from a loss of power.</summary>
+    public ReplicaSync ReplicaSync { get; init; } = ReplicaSync.None;
+
+    /// <summary>Whether what stands where a replica is to be may be given up.</summary>
+    public bool ReplaceReplica { get; init; }
+
     /// <summary>Where a guest that was promoted here is given its next standby, null for nowhere.</summary>
     public Endpoint? ThenTarget { get; init; }
 
     /// <summary>The most that is sent there per second.</summary>
     public ByteRate ThenBandwidth { get; init; } = ByteRate.Max;
+
+    /// <summary>Where replicas are when nothing else is said.</summary>
+    public static string DefaultReplicaDirectory() => Path.Combine(Sessions.Generations.StateDirectory(), "replicas");
 
     /// <summary>Output of a promoted guest that may wait because the host does not take it, in bytes per network.</summary>
     public long MaxHeldBytes { get; init; } = 4L << 20;

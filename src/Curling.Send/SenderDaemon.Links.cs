@@ -34,10 +34,18 @@ internal sealed partial class SenderDaemon
                     .. _right is null ? Array.Empty<string>() : [Handshake.Arbiter],
                 ],
                 [.. guest.Files.Select(f => new HelloFile(f.Role, f.Length, f.Sha256))],
-                _capture!.Blocks);
+                _capture!.Blocks)
+            {
+                Disks = guest.Disks.Hello,
+            };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
                 _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
             await _capturing;
+            if (link.Replicas is { } replicas)
+            {
+                await BeginDisksAsync(guest, link, replicas);
+            }
+
             _link = link;
             if (_copy is { } copy && link.TakesInbound && !guest.Network.IsEmpty)
             {
@@ -94,11 +102,27 @@ internal sealed partial class SenderDaemon
         return true;
     }
 
+    /// <summary>What of the disks has to travel on a new connection.</summary>
+    private async Task BeginDisksAsync(PrimaryGuest guest, ReceiverLink link, ReplicasMessage replicas)
+    {
+        try
+        {
+            guest.Disks.LinkLost();
+            await guest.Disks.BeginAsync(replicas, Guid.ParseExact(_sender, "N"), _work.Token);
+        }
+        catch
+        {
+            await link.DisposeAsync();
+            throw;
+        }
+    }
+
     private async Task CloseLinkAsync()
     {
         if (Interlocked.Exchange(ref _link, null) is { } link)
         {
             _copy?.Detach(link.Connection);
+            _guest?.Disks.LinkLost();
             await link.CloseAsync();
         }
     }

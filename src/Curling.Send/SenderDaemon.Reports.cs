@@ -40,6 +40,7 @@ internal sealed partial class SenderDaemon
                 link.Rounds.MemoryBytes, link.Rounds.EncodedMemoryBytes, link.Rounds.StateBytes, link.BytesSent,
                 Name(link.Rounds.Encoding?.Current ?? PageCompression.None))
             : null,
+        Disks = _guest is { Disks.IsEmpty: false } withDisks ? withDisks.Disks.Status : null,
         Output = _guest is { Network.IsEmpty: false } networked
             ? new OutputStatus(
                 SyncsOutput ? "output" : "periodic",
@@ -61,6 +62,12 @@ internal sealed partial class SenderDaemon
     private BaseProgress? Progress()
     {
         if (_machine.State != SenderState.Base || _link is not { } link || _capture is not { } capture)
+        {
+            return null;
+        }
+
+        // When the disks are being copied, that is the progress to tell.
+        if (_guest?.Disks.Status.Any(d => d.BytesSent > 0) == true)
         {
             return null;
         }
@@ -141,6 +148,7 @@ internal sealed partial class SenderDaemon
         Links.ReceiverLink? lastLink = null;
         long lastOut = 0;
         long lastIn = 0;
+        long lastLeft = 0;
         long lastAt = _time.GetTimestamp();
         while (await timer.WaitForNextTickAsync(cancellation))
         {
@@ -163,6 +171,7 @@ internal sealed partial class SenderDaemon
                     StatusText.Micros(_pauses.At(0.5)), StatusText.Micros(_pauses.At(0.99)));
             }
 
+            TellDisks(seconds, ref lastLeft);
             if (_guest is { Network.IsEmpty: false } guest)
             {
                 IReadOnlyList<PortCounters> ports = guest.Network.Counters;
@@ -186,8 +195,37 @@ internal sealed partial class SenderDaemon
         }
     }
 
+    /// <summary>How far the copies of the disks are, while they are under way.</summary>
+    private void TellDisks(double seconds, ref long lastLeft)
+    {
+        if (_guest is not { Disks.IsEmpty: false } guest)
+        {
+            return;
+        }
+
+        guest.Disks.Touch();
+        if (_link is null || guest.Disks.IsCopied)
+        {
+            lastLeft = 0;
+            return;
+        }
+
+        IReadOnlyList<DiskStatus> disks = guest.Disks.Status;
+        long total = disks.Sum(d => d.BytesTotal);
+        long left = disks.Sum(d => d.BytesLeft);
+        double rate = Math.Max(0, lastLeft - left) / seconds;
+        lastLeft = left;
+        Log.DiskProgress(
+            _log, guest.Definition.Name, total == 0 ? 100 : 100.0 * (total - left) / total, ByteSize.Format((long)rate),
+            rate > 0 ? StatusText.Seconds(left / rate) : "unknown time");
+    }
+
     private static partial class Log
     {
+        [LoggerMessage(EventName = "DiskProgress", Level = LogLevel.Information,
+            Message = "{Guest}: the disks are {Percent:0} % copied, {Rate}/s, {Left} left; the guest is protected when they are complete")]
+        public static partial void DiskProgress(ILogger log, string guest, double percent, string rate, string left);
+
         [LoggerMessage(EventName = "BuiltinGuest", Level = LogLevel.Information,
             Message = "No guest is named (--guest FILE): protecting the small built-in guest, which counts on its serial port and checks its own memory")]
         public static partial void Builtin(ILogger log);

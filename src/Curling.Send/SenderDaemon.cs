@@ -343,6 +343,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             {
                 await tick;
                 CheckSilence(ref lastTick);
+                if (_guest?.Disks.WantsRound == true)
+                {
+                    Take(null, new SenderInput.OutputFull());
+                }
+
                 tick = timer.WaitForNextTickAsync().AsTask();
             }
 
@@ -374,6 +379,12 @@ internal sealed partial class SenderDaemon : BackgroundService
         if (link is not null && link != _link)
         {
             return;
+        }
+
+        if (input is SenderInput.Committed committed && _guest is { Disks.IsEmpty: false } guest)
+        {
+            guest.Disks.Committed(committed.Round);
+            input = committed with { IsComplete = guest.Disks.IsComplete(committed.Round) };
         }
 
         foreach (SenderOutput output in _machine.Step(input, Now))

@@ -3,9 +3,11 @@ using CsCheck;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Protocol;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Curling.Recv.Sessions;
 using Curling.Recv.Standby;
+using Microsoft.Extensions.Logging.Abstractions;
 
 namespace Curling.Pair.Tests;
 
@@ -187,7 +189,7 @@ public sealed class JournalTests : IDisposable
             using SharedMapping ram = SharedMapping.Open(Path.Combine(copy, "ram"), writable: true);
             Hello hello = new(
                 "s", 1, JsonDocument.Parse("{}").RootElement, "pc-q35-7.2", "tcg", "7.2.22", [], [], [new HelloBlock("ram", RamPages * Page)]);
-            RestoredSession? restored = RestoredSession.Replay(copy, new SessionFile("tcp:h:1", MaxRoundBytes, hello), ram);
+            RestoredSession? restored = RestoredSession.Replay(copy, new SessionFile("tcp:h:1", MaxRoundBytes, hello, StandbyDisks.None("g", NullLogger.Instance)), ram);
             if (restored is null)
             {
                 return null;

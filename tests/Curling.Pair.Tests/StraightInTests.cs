@@ -6,6 +6,7 @@ using Curling.Protocol;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
 using Curling.Recv;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Curling.Recv.Sessions;
 using Curling.Replication.Receiver;
@@ -40,7 +41,8 @@ public sealed class StraightInTests
         ReceiverOptions options = new(
             new Endpoint("127.0.0.1", 0), FailureAction.Hold, TimeSpan.FromSeconds(30), 1, 1L << 30, 1L << 24, null, null, null);
         await using GuestSession session = new(
-            options, guest, hello, launch, directory, memory, PlayedStandby.Starter([]), new Generations(options.Listen), null,
+            options, guest, hello, launch, directory, memory,
+            StandbyDisks.None(guest.Name, NullLogger.Instance), PlayedStandby.Starter([]), new Generations(options.Listen), null,
             TimeProvider.System, NullLogger.Instance);
         RoundContent broken = session.Open(new RoundBegin(1, 0, RoundKind.Base, 0));
         Assert.True(broken.GoesStraightIn);

@@ -47,6 +47,9 @@ public sealed record SessionStatus(
     /// <summary>Its networks here; null when it has none.</summary>
     public StandbyNetworkStatus? Network { get; init; }
 
+    /// <summary>The replicas of its disks; null when it has none.</summary>
+    public IReadOnlyList<ReplicaStatus>? Replicas { get; init; }
+
     /// <summary>How a guest that was promoted here is protected again; null when it is not.</summary>
     public SenderStatus? Next { get; init; }
 
@@ -112,6 +115,9 @@ public sealed record SenderStatus(
     /// <summary>The guest's networks; null when it has none.</summary>
     public OutputStatus? Output { get; init; }
 
+    /// <summary>Its disks; null when it has none.</summary>
+    public IReadOnlyList<DiskStatus>? Disks { get; init; }
+
     /// <summary>The arbiter's right to run the guest here; null where there is no arbiter.</summary>
     public RightStatus? Right { get; init; }
 }
@@ -128,6 +134,25 @@ public sealed record SenderStatus(
 public sealed record RightStatus(
     string Arbiter, string? Holder, long Generation, long ValidForMilliseconds, bool Vouched, bool Suspended, long? SilentForMilliseconds,
     string? Problem);
+
+/// <summary>A disk of a guest.</summary>
+/// <param name="Path">Its image.</param>
+/// <param name="Bytes">Its size.</param>
+/// <param name="Complete">Whether all of it has travelled, or is cut: with the next committed round the standby has it.</param>
+/// <param name="BytesLeft">What the copy has still to carry.</param>
+/// <param name="BytesTotal">What the copy began with.</param>
+/// <param name="BytesSent">What travelled of it on the connection that is open.</param>
+/// <param name="HeldBytes">Old content that is held for the round under way.</param>
+/// <param name="Waits">Writes that had to wait for a round.</param>
+public sealed record DiskStatus(
+    string Path, long Bytes, bool Complete, long BytesLeft, long BytesTotal, long BytesSent, long HeldBytes, long Waits);
+
+/// <summary>A disk's replica on the standby's host.</summary>
+/// <param name="Path">The replica, or the disk of a promoted guest.</param>
+/// <param name="Bytes">Its size.</param>
+/// <param name="State">empty, copying or consistent.</param>
+/// <param name="Round">Its last round.</param>
+public sealed record ReplicaStatus(string Path, long Bytes, string State, long Round);
 
 /// <summary>What a daemon uses.</summary>
 /// <param name="Pid">Its process.</param>

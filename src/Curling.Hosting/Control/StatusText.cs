@@ -37,6 +37,11 @@ public static class StatusText
             Row(text, "standby", session.StandbyPid is { } pid ? $"QEMU, process {pid}" : null);
             Row(text, "serial", session.Serial);
             Row(text, "display", session.Display);
+            foreach (ReplicaStatus replica in session.Replicas ?? [])
+            {
+                Row(text, "disk", $"{replica.Path}, {ByteSize.Format(replica.Bytes)}: {replica.State} at round {replica.Round}");
+            }
+
             if (session.Next is { } next)
             {
                 Row(text, "next standby", $"{next.Target}: {next.State}, round {next.CommittedRound} committed, {next.RoundsPerSecond:0.#} rounds/s,"
@@ -88,9 +93,19 @@ public static class StatusText
             Networks(text, output.Networks);
         }
 
+        foreach (DiskStatus disk in status.Disks ?? [])
+        {
+            Row(text, "disk", $"{disk.Path}, {ByteSize.Format(disk.Bytes)}: "
+                + (disk.Complete ? "at the standby" : $"{ByteSize.Format(disk.BytesLeft)} of {ByteSize.Format(disk.BytesTotal)} still to be copied")
+                + (disk.Waits > 0 ? $"; {disk.Waits} writes waited for a round" : ""));
+        }
+
         Uses(text, status.Process);
         return text.ToString();
     }
+
+    /// <summary>A time that is left, for people.</summary>
+    public static string Seconds(double seconds) => string.Create(CultureInfo.InvariantCulture, $"{seconds:0} s");
 
     /// <summary>A pause for people.</summary>
     public static string Micros(long microseconds) =>

@@ -54,6 +54,9 @@ public sealed class LinkWriter : IAsyncDisposable
     /// <summary>Queues a request for a vouch, or a vouch.</summary>
     public bool Post(FrameType type, VouchMessage vouch) => _items.Writer.TryWrite(new Item(type, 0, 0, null, vouch));
 
+    /// <summary>Queues a frame with a payload that is ready; it must not be changed any more.</summary>
+    public bool Post(FrameType type, byte[] payload) => _items.Writer.TryWrite(new Item(type, 0, 0, null, default, payload));
+
     /// <summary>Writes what is queued, waits for it at most <paramref name="limit"/>, then stops.</summary>
     public async Task CompleteAsync(TimeSpan limit)
     {
@@ -98,7 +101,7 @@ public sealed class LinkWriter : IAsyncDisposable
 
                     while (_items.Reader.TryRead(out Item next))
                     {
-                        await _connection.SendAsync(next.Type, _payload.AsMemory(0, Write(next)), _cancellation.Token);
+                        await _connection.SendAsync(next.Type, next.Payload ?? _payload.AsMemory(0, Write(next)), _cancellation.Token);
                     }
 
                     item = _items.Reader.WaitToReadAsync(_cancellation.Token).AsTask();
@@ -133,5 +136,5 @@ public sealed class LinkWriter : IAsyncDisposable
         return RoundNumber.Bytes;
     }
 
-    private readonly record struct Item(FrameType Type, long Round, ushort Code, string? Text, VouchMessage Vouch = default);
+    private readonly record struct Item(FrameType Type, long Round, ushort Code, string? Text, VouchMessage Vouch = default, byte[]? Payload = null);
 }

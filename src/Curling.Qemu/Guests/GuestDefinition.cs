@@ -42,6 +42,9 @@ public sealed record GuestDefinition
     /// <summary>The guest's display, or null for none.</summary>
     public DisplayDefinition? Display { get; init; }
 
+    /// <summary>Its disks, in the order in which it may boot from them.</summary>
+    public DiskList Disks { get; init; } = DiskList.Empty;
+
     /// <summary>Its network cards.</summary>
     public NetworkList Networks { get; init; } = NetworkList.Empty;
 }

@@ -20,6 +20,11 @@ public static class GuestDefinitionReader
 
     internal static readonly string[] DisplayFieldNames = ["type", "listen"];
 
+    internal static readonly string[] DiskFieldNames = ["path", "format", "standbyPath", "readOnly"];
+
+    /// <summary>Disks of one guest.</summary>
+    public const int MaxDisks = 16;
+
     internal static readonly string[] NetworkFieldNames = ["mac", "model", "attach", "standbyAttach", "mtu"];
 
     /// <summary>Network cards of one guest.</summary>
@@ -117,6 +122,11 @@ public static class GuestDefinitionReader
                 w.WriteEndObject();
             }
 
+            if (guest.Disks.Count > 0)
+            {
+                Disks(w, guest.Disks);
+            }
+
             if (guest.Networks.Count > 0)
             {
                 Networks(w, guest.Networks);
@@ -146,6 +156,14 @@ public static class GuestDefinitionReader
             if (path is not null && !File.Exists(path))
             {
                 throw new GuestDefinitionException(source, field, $"there is no file {path}");
+            }
+        }
+
+        for (int i = 0; i < guest.Disks.Count; i++)
+        {
+            if (!File.Exists(guest.Disks[i].Path))
+            {
+                throw new GuestDefinitionException(source, $"disks[{i}].path", $"there is no image {guest.Disks[i].Path}");
             }
         }
     }
@@ -187,8 +205,26 @@ public static class GuestDefinitionReader
         fields.Require(guest.MemoryBytes % (1 << 20) == 0, "memory", "it is not a whole number of MiB");
         fields.Require(guest.Initrd is null || guest.Kernel is not null, "initrd", "it needs a \"kernel\" beside it");
         fields.Require(guest.Kernel is null || guest.Firmware is null, "firmware", "a guest boots from a kernel or from firmware, not both");
-        fields.RequireEmpty("disks", "disks cannot be protected yet; leave the field out or empty");
-        return guest with { Networks = ReadNetworks(fields, name) };
+        return guest with { Disks = ReadDisks(fields, baseDirectory), Networks = ReadNetworks(fields, name) };
+    }
+
+    private static DiskList ReadDisks(Fields fields, string? baseDirectory)
+    {
+        List<DiskDefinition> disks = [];
+        foreach (Fields disk in fields.Objects("disks", MaxDisks))
+        {
+            disk.Allow(DiskFieldNames);
+            string path = Resolve(disk.Text("path", required: true), baseDirectory)!;
+            disk.Require(disks.All(d => d.Path != path), "path", $"{Short(path)} is another disk's already");
+            string format = disk.Text("format") ?? "auto";
+            disk.Require(DiskDefinition.Formats.Contains(format), "format", $"\"{Short(format)}\" is none of {string.Join(", ", DiskDefinition.Formats)}");
+            string? standby = disk.Text("standbyPath");
+            disk.Require(
+                standby is null || Path.IsPathFullyQualified(standby), "standbyPath", $"\"{Short(standby ?? "")}\" is on another host: write a path that begins with /");
+            disks.Add(new DiskDefinition(path, format, standby, disk.Flag("readOnly") ?? false));
+        }
+
+        return new DiskList(disks);
     }
 
     private static NetworkList ReadNetworks(Fields fields, string guest)
@@ -261,6 +297,22 @@ public static class GuestDefinitionReader
             w.WriteString("attach", network.Attach);
             w.WriteString("standbyAttach", network.StandbyAttach);
             w.WriteNumber("mtu", network.Mtu);
+            w.WriteEndObject();
+        }
+
+        w.WriteEndArray();
+    }
+
+    private static void Disks(Utf8JsonWriter w, DiskList disks)
+    {
+        w.WriteStartArray("disks");
+        foreach (DiskDefinition disk in disks)
+        {
+            w.WriteStartObject();
+            w.WriteString("path", disk.Path);
+            w.WriteString("format", disk.Format);
+            Optional(w, "standbyPath", disk.StandbyPath);
+            w.WriteBoolean("readOnly", disk.ReadOnly);
             w.WriteEndObject();
         }
 
@@ -402,14 +454,6 @@ public static class GuestDefinitionReader
             foreach (JsonElement element in value.EnumerateArray())
             {
                 yield return new Fields(element, _source, $"{_prefix}{field}[{index++}].");
-            }
-        }
-
-        public void RequireEmpty(string field, string problem)
-        {
-            if (Find(field, out JsonElement value))
-            {
-                Require(value.ValueKind == JsonValueKind.Array && value.GetArrayLength() == 0, field, problem);
             }
         }
 

@@ -90,6 +90,7 @@ public static class QemuCommandLine
 
         AddBoot(line, launch);
         AddDisplay(line, launch);
+        AddDisks(line, launch);
         AddNetworks(line, launch);
         if (launch.Incoming)
         {
@@ -150,6 +151,22 @@ public static class QemuCommandLine
         else
         {
             line.AddRange("-spice", $"addr={shown.Host},port={Number(shown.Port)},disable-ticketing=on");
+        }
+    }
+
+    /// <summary>The Unix socket that a disk is exported on; QEMU connects to it at its start.</summary>
+    public static string DiskSocket(string directory, int index) => Path.Combine(directory, $"disk{Number(index)}.sock");
+
+    private static void AddDisks(List<string> line, QemuLaunch launch)
+    {
+        for (int i = 0; i < launch.Definition.Disks.Count; i++)
+        {
+            string id = $"disk{Number(i)}";
+            string readOnly = launch.Definition.Disks[i].ReadOnly ? "on" : "off";
+            line.AddRange(
+                "-blockdev",
+                $"driver=nbd,node-name={id},server.type=unix,server.path={Escape(DiskSocket(launch.Directory, i))},reconnect-delay=10,discard=unmap,read-only={readOnly}");
+            line.AddRange("-device", $"virtio-blk-pci,id=virtio-{id},drive={id},bootindex={Number(i + 1)},serial=curling-{id}");
         }
     }
 

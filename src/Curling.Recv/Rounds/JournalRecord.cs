@@ -42,6 +42,9 @@ internal sealed record JournalRecord
     /// <summary>The hash of the device state; 0 for a stream.</summary>
     public ulong StateHash { get; init; }
 
+    /// <summary>Whether the guest cannot be started from the round, because its disks were still being copied.</summary>
+    public bool IsIncomplete { get; init; }
+
     /// <summary>What is still to be put into memory, in this order: chunks of the prefetch file, and how much of each.</summary>
     public IReadOnlyList<(int Index, int Length)> ToApply { get; init; } = [];
 
@@ -71,7 +74,8 @@ internal sealed record JournalRecord
         BinaryPrimitives.WriteUInt64LittleEndian(destination[72..], StateHash);
         BinaryPrimitives.WriteInt32LittleEndian(destination[80..], name);
         BinaryPrimitives.WriteInt32LittleEndian(destination[84..], ToApply.Count);
-        destination[88..FixedBytes].Clear();
+        BinaryPrimitives.WriteInt32LittleEndian(destination[88..], IsIncomplete ? 1 : 0);
+        destination[92..FixedBytes].Clear();
         BinaryPrimitives.WriteUInt64LittleEndian(destination, FrameHeader.HashOf(destination[8..at]));
         return at;
     }
@@ -138,6 +142,7 @@ internal sealed record JournalRecord
                 StateLength = state,
                 StateHash = BinaryPrimitives.ReadUInt64LittleEndian(slot[72..]),
                 ToApply = toApply,
+                IsIncomplete = BinaryPrimitives.ReadInt32LittleEndian(slot[88..]) != 0,
             };
     }
 }

@@ -3,6 +3,7 @@ using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Microsoft.Extensions.Logging;
 
@@ -12,7 +13,7 @@ namespace Curling.Recv.Sessions;
 internal sealed partial class Admission
 {
     /// <summary>Takes up every session that can be; the others are told about and left, or deleted when they hold nothing.</summary>
-    public void RestoreSessions()
+    public async Task RestoreSessionsAsync()
     {
         // Of two that are left of one guest the newer one counts.
         foreach (string kept in InstanceDirectory.Kept().OrderByDescending(k => File.GetLastWriteTimeUtc(Path.Combine(k, RoundJournal.Name))))
@@ -26,7 +27,7 @@ internal sealed partial class Admission
                 }
                 else if (InstanceDirectory.Adopt(kept, "recv") is { } directory)
                 {
-                    Restore(directory, file);
+                    await RestoreAsync(directory, file);
                 }
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException or OperatorException)
@@ -36,10 +37,11 @@ internal sealed partial class Admission
         }
     }
 
-    private void Restore(InstanceDirectory directory, SessionFile file)
+    private async Task RestoreAsync(InstanceDirectory directory, SessionFile file)
     {
         SharedMapping? memory = null;
         RestoredSession? restored = null;
+        StandbyDisks? disks = null;
         try
         {
             GuestDefinition guest = Check(file.Hello);
@@ -54,9 +56,11 @@ internal sealed partial class Admission
                 throw new IOException($"{memory.Path} has {memory.Length} bytes, the guest {guest.MemoryBytes}");
             }
 
-            restored = RestoredSession.Replay(directory.MemoryPath, file, memory);
+            disks = StandbyDisks.Open(options, guest, file.Hello, directory.RuntimePath, log);
+            restored = RestoredSession.Replay(directory.MemoryPath, file, memory, disks);
             if (restored is null)
             {
+                await disks.DisposeAsync();
                 memory.Dispose();
                 directory.Dispose();
                 Log.NothingCommitted(log, guest.Name);
@@ -64,13 +68,18 @@ internal sealed partial class Admission
             }
 
             sessions[guest.Name] = new GuestSession(
-                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, startStandby, generations, arbiter, time,
+                options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, disks, startStandby, generations, arbiter, time,
                 log, restored);
             Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or QemuException or GuestDefinitionException
             or OperatorException or RefusedException)
         {
+            if (disks is not null)
+            {
+                await disks.DisposeAsync();
+            }
+
             memory?.Dispose();
             restored?.Journal.Dispose();
             restored?.Committed.Leave();

@@ -9,6 +9,7 @@ using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Curling.Recv.Standby;
 using Curling.Replication.Receiver;
@@ -216,6 +217,11 @@ internal sealed partial class Admission(
             }
         }
 
+        if (hello.Disks.Count != guest.Disks.Count)
+        {
+            throw new RefusedException(RefusalCode.Definition, "the disks of the definition and of the greeting do not match");
+        }
+
         return guest;
     }
 
@@ -330,7 +336,7 @@ internal sealed partial class Admission(
                 RefusalCode.Limit, $"the receiver has {active} guests already; start it with a larger --max-guests to take more");
         }
 
-        GuestSession made = Make(guest, hello);
+        GuestSession made = await MakeAsync(guest, hello);
         if (hello.Generation > 1)
         {
             generations.Note(guest.Name, hello.Generation);
@@ -346,10 +352,11 @@ internal sealed partial class Admission(
         return made;
     }
 
-    private GuestSession Make(GuestDefinition guest, Hello hello)
+    private async Task<GuestSession> MakeAsync(GuestDefinition guest, Hello hello)
     {
         InstanceDirectory directory = InstanceDirectory.Create("recv");
         SharedMapping? memory = null;
+        StandbyDisks? disks = null;
         try
         {
             memory = SharedMapping.Create(Path.Combine(directory.MemoryPath, "ram"), guest.MemoryBytes);
@@ -359,10 +366,16 @@ internal sealed partial class Admission(
             }
 
             QemuLaunch launch = Launch(guest, hello, directory, memory);
-            return new GuestSession(options, guest, hello, launch, directory, memory, startStandby, generations, arbiter, time, log);
+            disks = StandbyDisks.Open(options, guest, hello, directory.RuntimePath, log);
+            return new GuestSession(options, guest, hello, launch, directory, memory, disks, startStandby, generations, arbiter, time, log);
         }
         catch
         {
+            if (disks is not null)
+            {
+                await disks.DisposeAsync();
+            }
+
             memory?.Dispose();
             directory.Dispose();
             throw;

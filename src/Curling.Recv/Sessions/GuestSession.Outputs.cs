@@ -17,6 +17,11 @@ internal sealed partial class GuestSession
         switch (output)
         {
             case ReceiverOutput.SendReady:
+                if (!_disks.IsEmpty)
+                {
+                    _link?.Writer.Post(FrameType.Replicas, Handshake.Write(new ReplicasMessage(_disks.Identities, MaxRoundBytes)));
+                }
+
                 _link?.Writer.Post(FrameType.Ready);
                 break;
             case ReceiverOutput.Discard discard:
@@ -130,11 +135,19 @@ internal sealed partial class GuestSession
                 At = _time.GetUtcNow(),
                 Bytes = end.Counts.TotalBytes,
                 PauseMicroseconds = end.PauseMicroseconds,
+                IsIncomplete = end.DisksIncomplete,
             };
             if (content.Begin.Kind == RoundKind.Full)
             {
                 StreamFile stream = content.TakeStream();
                 record = record with { StateFile = stream.Name, StateLength = stream.Length };
+                if (content.Chunks.Count > 0)
+                {
+                    // The disks' part, as below.
+                    _journal.Write(record with { ToApply = content.Places() });
+                }
+
+                CommitDisks(content.Chunks, end);
                 _journal.Write(record);
                 _committed.UseStream(stream);
             }
@@ -148,6 +161,7 @@ internal sealed partial class GuestSession
                 }
 
                 RoundApplier.ApplyMemory(content.Chunks, _blocks);
+                CommitDisks(content.Chunks, end);
                 _journal.Write(record);
                 _committed.UseDeviceState(record);
                 if (content.Begin.Kind == RoundKind.Base)
@@ -172,6 +186,15 @@ internal sealed partial class GuestSession
             Post(null, new ReceiverInput.CommitFailed(end.Round, e.Message));
         }
     }
+
+    private void CommitDisks(IReadOnlyList<Chunk> chunks, RoundEnd end) => _disks.Commit(
+        end.Round,
+        !end.DisksIncomplete,
+        (int i, out ReadOnlySpan<byte> payload) =>
+        {
+            payload = i < chunks.Count ? chunks[i].Span[..chunks[i].Length] : default;
+            return i < chunks.Count;
+        });
 
     private async Task StartStandbyAsync()
     {
@@ -248,6 +271,7 @@ internal sealed partial class GuestSession
 
             NoteGeneration();
             Forget();
+            _disks.Promote();
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open(_inbound.TakeSent());
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
@@ -300,6 +324,7 @@ internal sealed partial class GuestSession
         if (Interlocked.Exchange(ref _networkDisposed, 1) == 0)
         {
             _network.Dispose();
+            await _disks.DisposeAsync();
         }
 
         if (_keep)

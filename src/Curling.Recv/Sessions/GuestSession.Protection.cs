@@ -51,7 +51,7 @@ internal sealed partial class GuestSession
                 Adopt = (network, atCut) =>
                 {
                     PrimaryGuest guest = PrimaryGuest.Adopt(
-                        _directory, _memory, _network, process.Qemu, process.Watch, _standby?.Display, atCut);
+                        _directory, _memory, _disks.Primary, _disks.Definitions, _network, process.Qemu, process.Watch, _standby?.Display, atCut);
                     _networkEvents.Target = network;
                     return guest;
                 },

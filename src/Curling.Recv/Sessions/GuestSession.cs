@@ -11,6 +11,7 @@ using Curling.Protocol;
 using Curling.Qemu;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Curling.Recv.Standby;
 using Curling.Replication.Receiver;
@@ -45,6 +46,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly SharedMapping _memory;
     private readonly QemuLaunch _launch;
     private readonly StandbyStarter _startStandby;
+    private readonly StandbyDisks _disks;
     private readonly Generations _generations;
     private readonly List<Task> _work = [];
     private readonly Task _loop;
@@ -75,7 +77,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
         ReceiverOptions options, GuestDefinition guest, Hello hello, QemuLaunch launch, InstanceDirectory directory,
-        SharedMapping memory, StandbyStarter startStandby, Generations generations, IArbiter? arbiter, TimeProvider time, ILogger log,
+        SharedMapping memory, StandbyDisks disks, StandbyStarter startStandby, Generations generations, IArbiter? arbiter, TimeProvider time, ILogger log,
         RestoredSession? restored = null)
     {
         _generations = generations;
@@ -89,6 +91,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         _start = time.GetTimestamp();
         _network = GuestNetwork.Create(guest, launch.Directory, standby: true, options.MaxHeldBytes, _networkEvents, log);
         _inbound = new InboundBuffer(guest.Networks.Count);
+        _disks = disks;
         _hello = hello;
         _right = arbiter is null ? null : new RightKeeper(arbiter, guest.Name, "receiver", this, log);
         Guest = guest;
@@ -113,7 +116,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             else
             {
                 _isRestored = true;
-                _machine = new ReceiverMachine(settings, restored.Last.Round);
+                _machine = new ReceiverMachine(settings, restored.Last.Round, !restored.Last.IsIncomplete);
                 _committed = restored.Committed;
                 _journal = restored.Journal;
                 _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}";
@@ -187,7 +190,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     {
         _lastPeer = link.Peer;
         _inputs.Writer.TryWrite((link, new ReceiverInput.LinkUp()));
-        RoundReader reader = new(link, this, _pool, MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)]);
+        RoundReader reader = new(
+            link, this, _pool, MaxRoundBytes, [.. Blocks.Select(b => b.Bytes / ProtocolLimits.PageBytes)], _disks.Blocks);
         Watch(reader.RunAsync(_cancellation.Token));
     }
 
@@ -205,9 +209,10 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             return $"{Guest.Name} is {Name(_machine.State)} already";
         }
 
-        if (_machine.CommittedRound == 0 || _machine.IsOver)
+        if (!_machine.HoldsRound || _machine.IsOver)
         {
-            throw new Hosting.Options.OperatorException($"{Guest.Name} has no committed round: there is nothing to promote");
+            throw new Hosting.Options.OperatorException(
+                $"{Guest.Name} has no committed round{(_machine.CommittedRound > 0 ? " with all of its disks" : "")}: there is nothing to promote");
         }
 
         int fences = Volatile.Read(ref _failedPromotions);
@@ -276,6 +281,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             _reason)
         {
             Network = _network.IsEmpty ? null : NetworkStatus(),
+            Replicas = _disks.Status,
             Next = Volatile.Read(ref _protection) is { } protection ? protection.Status() with { Process = null } : null,
             Right = _right?.Status(),
         };

@@ -2,6 +2,7 @@ using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Qemu.Memory;
+using Curling.Recv.Disks;
 using Curling.Recv.Rounds;
 using Curling.Recv.Standby;
 
@@ -20,9 +21,10 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
     /// <param name="directory">The session's memory directory, adopted.</param>
     /// <param name="file">What its record says.</param>
     /// <param name="memory">The standby's memory.</param>
+    /// <param name="disks">The replicas of its disks.</param>
     /// <returns>Null when no round was ever committed.</returns>
     /// <exception cref="IOException">What is there does not fit together.</exception>
-    public static RestoredSession? Replay(string directory, SessionFile file, SharedMapping memory)
+    public static RestoredSession? Replay(string directory, SessionFile file, SharedMapping memory, StandbyDisks disks)
     {
         int chunks = GuestSession.Chunks(file.MaxRoundBytes);
         (RoundJournal journal, JournalRecord? last) = RoundJournal.Open(directory, chunks, DataFrame.ChunkBytes);
@@ -38,7 +40,7 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
             string prefetch = Path.Combine(directory, GuestSession.PrefetchFile);
             if (last.ToApply.Count > 0)
             {
-                Apply(directory, file.Hello.Blocks, last, memory, prefetch);
+                Apply(directory, file.Hello.Blocks, last, memory, disks, prefetch);
                 last = last with { ToApply = [] };
                 journal.Write(last);
             }
@@ -57,7 +59,8 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
     }
 
     private static void Apply(
-        string directory, IReadOnlyList<HelloBlock> named, JournalRecord last, SharedMapping memory, string prefetch)
+        string directory, IReadOnlyList<HelloBlock> named, JournalRecord last, SharedMapping memory, StandbyDisks disks,
+        string prefetch)
     {
         List<SharedMapping> shadows = [];
         try
@@ -88,13 +91,24 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
             {
                 ReadOnlySpan<byte> payload = buffered.Span((long)index * DataFrame.ChunkBytes, length);
                 DataPrefix prefix = DataPrefix.Read(payload);
-                if (prefix.Section == SectionKind.Memory)
+                if (prefix.Section == SectionKind.Disk)
+                {
+                    MemoryRun.Check(payload, prefix, prefix.Block < disks.Blocks.Count ? disks.Blocks[prefix.Block] : 0);
+                }
+                else if (prefix.Section == SectionKind.Memory)
                 {
                     // It was checked when it arrived; what another process left is checked again before it is trusted.
                     MemoryRun.Check(payload, prefix, prefix.Block < pages.Length ? pages[prefix.Block] : 0);
                     RoundApplier.ApplyMemory(payload, blocks);
                 }
             }
+
+            disks.Commit(last.Round, !last.IsIncomplete, (int i, out ReadOnlySpan<byte> payload) =>
+            {
+                bool isThere = i < last.ToApply.Count;
+                payload = isThere ? buffered.Span((long)last.ToApply[i].Index * DataFrame.ChunkBytes, last.ToApply[i].Length) : default;
+                return isThere;
+            });
         }
         catch (Exception e) when (e is ProtocolException or ArgumentOutOfRangeException)
         {

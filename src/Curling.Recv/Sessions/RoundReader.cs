@@ -13,7 +13,7 @@ namespace Curling.Recv.Sessions;
 /// whole. What is not whole never leaves this class.
 /// </summary>
 /// <remarks>One task runs it. It owns the open round's content until <see cref="IRoundSink.Whole"/> takes it.</remarks>
-internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, long maxRoundBytes, IReadOnlyList<long> blockPages)
+internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, long maxRoundBytes, IReadOnlyList<long> blockPages, IReadOnlyList<long> diskBlocks)
 {
     private readonly RoundAssembler _assembler = new();
     private readonly byte[] _control = new byte[ProtocolLimits.MaxControlPayload];
@@ -186,14 +186,19 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
             chunk.Length = header.PayloadLength;
             ReadOnlySpan<byte> payload = chunk.Span[..chunk.Length];
             DataPrefix prefix = DataPrefix.Read(payload);
-            long pages = prefix.Section == SectionKind.Memory ? MemoryRun.Check(payload, prefix, PagesOf(prefix.Block)) : 0;
+            long pages = prefix.Section switch
+            {
+                SectionKind.Memory => MemoryRun.Check(payload, prefix, PagesOf(prefix.Block)),
+                SectionKind.Disk => CheckDisk(payload, prefix),
+                _ => 0,
+            };
             _assembler.Data(header, prefix, pages);
             if (prefix.Section == SectionKind.Memory && MemoryRun.AnyCompressed(payload, prefix))
             {
                 Decompress(chunk, prefix);
             }
 
-            if (content.Stream is { } stream)
+            if (content.Stream is { } stream && prefix.Section == SectionKind.Stream)
             {
                 stream.Append(prefix.Content(payload));
             }
@@ -230,6 +235,23 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         int length = _decoder.Decode(chunk.Span[..chunk.Length], prefix, _decoded);
         _decoded.AsSpan(0, length).CopyTo(chunk.Span);
         chunk.Length = length;
+    }
+
+    private long CheckDisk(ReadOnlySpan<byte> payload, DataPrefix prefix)
+    {
+        long blocks = MemoryRun.Check(payload, prefix, prefix.Block < diskBlocks.Count
+            ? diskBlocks[prefix.Block]
+            : throw new ProtocolException(ProtocolError.Malformed, $"disk {prefix.Block} was not named in the handshake"));
+        ReadOnlySpan<byte> table = prefix.Table(payload);
+        for (int i = 0; i < prefix.Runs; i++)
+        {
+            if (MemoryRun.Read(table, i).Encoding is not (PageEncoding.Raw or PageEncoding.Zero) and var encoding)
+            {
+                throw new ProtocolException(ProtocolError.Malformed, $"blocks of a disk do not travel as {encoding}");
+            }
+        }
+
+        return blocks;
     }
 
     private long PagesOf(int block) => block < blockPages.Count

@@ -33,6 +33,8 @@ public sealed partial class ReceiverMachine
     private bool _restored;
     private long _committing;
     private bool _committingFinal;
+    private bool _committingIncomplete;
+    private bool _isIncomplete;
     private string? _promoteWhenCommitted;
     private bool _fencing;
     private bool _fenceWaived;
@@ -51,16 +53,18 @@ public sealed partial class ReceiverMachine
     /// </summary>
     /// <param name="settings">How to decide.</param>
     /// <param name="restoredRound">The round, above 0.</param>
-    public ReceiverMachine(ReceiverSettings settings, long restoredRound)
+    /// <param name="isComplete">Whether the guest can be started from it, its disks included.</param>
+    public ReceiverMachine(ReceiverSettings settings, long restoredRound, bool isComplete = true)
         : this(settings)
     {
+        _isIncomplete = !isComplete;
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(restoredRound);
         CommittedRound = restoredRound;
         _lastWhole = restoredRound;
         _lastWholeOfEarlierLinks = restoredRound;
         _lossReason = "the receiver was started anew";
         _restored = true;
-        _state = ReceiverState.Protected;
+        _state = isComplete ? ReceiverState.Protected : ReceiverState.Prefetching;
     }
 
     /// <summary>What a person is told.</summary>
@@ -79,7 +83,8 @@ public sealed partial class ReceiverMachine
     /// <summary>Whether a promotion waits until the primary is fenced.</summary>
     public bool IsFencing => _fencing;
 
-    private bool HoldsRound => CommittedRound != 0 || _committing != 0 || _whole.Count > 0;
+    /// <summary>Whether there is a round, committed or whole, that the guest can be started from.</summary>
+    public bool HoldsRound => (CommittedRound != 0 && !_isIncomplete) || (_committing != 0 && !_committingIncomplete) || _whole.Any(e => !e.DisksIncomplete);
 
     /// <summary>Takes in one event and returns what to do about it; the list is valid until the next step.</summary>
     public IReadOnlyList<ReceiverOutput> Step(ReceiverInput input, TimeSpan now)
@@ -120,7 +125,7 @@ public sealed partial class ReceiverMachine
             case ReceiverInput.CommitFailed failed:
                 _committing = 0;
                 _whole.Clear();
-                Fail($"round {failed.Round} could not be committed: {failed.Reason}");
+                Fail($"round {failed.Round} could not be committed: {failed.Reason}", RefusalCode.Round);
                 break;
             case ReceiverInput.Damaged damaged when _linkUp:
                 Refuse(damaged.Code, damaged.Reason, now);
@@ -203,6 +208,7 @@ public sealed partial class ReceiverMachine
         {
             _committing = end.Round;
             _committingFinal = end.Final;
+            _committingIncomplete = end.DisksIncomplete;
             _out.Add(new ReceiverOutput.Commit(end.Round));
         }
 
@@ -211,6 +217,12 @@ public sealed partial class ReceiverMachine
         {
             _promoteWhenCommitted = null;
             DiscardOpen(reason);
+            if (_isIncomplete)
+            {
+                Fail($"{reason}; the copy of the guest's disks was not complete, so it cannot be started here");
+                return;
+            }
+
             Become(ReceiverState.Promoting, reason);
             _fencing = _settings.Fences && !_finalWhole && !_fenceWaived;
             _out.Add(new ReceiverOutput.Promote(CommittedRound, reason, _fencing));
@@ -341,7 +353,10 @@ public sealed partial class ReceiverMachine
         _committing = 0;
         _restored = false;
         CommittedRound = round;
-        Become(ReceiverState.Protected, $"round {round} is committed");
+        _isIncomplete = _committingIncomplete;
+        Become(
+            _isIncomplete ? ReceiverState.Prefetching : ReceiverState.Protected,
+            _isIncomplete ? $"round {round} is committed; the disks are being copied" : $"round {round} is committed");
 
         // A new connection knows nothing of the rounds that the old one left in line.
         if (_linkUp && round > _lastWholeOfEarlierLinks)
@@ -443,7 +458,9 @@ public sealed partial class ReceiverMachine
         _lossReason = reason;
         if (!HoldsRound)
         {
-            Finish(ReceiverState.Ended, $"{reason}; no round was committed, so there is nothing to promote");
+            Finish(ReceiverState.Ended, CommittedRound == 0
+                ? $"{reason}; no round was committed, so there is nothing to promote"
+                : $"{reason}; the copy of its disks was not complete, so there is nothing to promote");
         }
         else if (_settings.OnFailure == FailureAction.Promote && (!silent || _settings.OnSilence == FailureAction.Promote)
             && (!_restored || _committing != 0 || _whole.Count > 0))
@@ -490,12 +507,12 @@ public sealed partial class ReceiverMachine
         }
     }
 
-    private void Fail(string reason)
+    private void Fail(string reason, RefusalCode code = RefusalCode.Host)
     {
         if (_linkUp)
         {
             LoseLink(reason);
-            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Host, reason));
+            _out.Add(new ReceiverOutput.Refuse(code, reason));
         }
 
         Finish(ReceiverState.Failed, reason);

@@ -123,7 +123,7 @@ public sealed class SenderMachine
                 OnCompleted(completed.Round, now);
                 break;
             case SenderInput.Committed committed:
-                OnCommitted(committed.Round, now);
+                OnCommitted(committed.Round, committed.IsComplete, now);
                 break;
             case SenderInput.Promoted promoted:
                 OnPromoted(promoted.Round);
@@ -358,7 +358,7 @@ public sealed class SenderMachine
         _out.Add(new SenderOutput.ReleaseOutput(round));
     }
 
-    private void OnCommitted(long round, TimeSpan now)
+    private void OnCommitted(long round, bool isComplete, TimeSpan now)
     {
         if (!Expected(round, _lastCommitted, "committed", now))
         {
@@ -373,7 +373,10 @@ public sealed class SenderMachine
 
         _lastCommitted = round;
         _retry = _settings.FirstRetry;
-        Become(SenderState.Protected, $"round {round} is committed");
+        if (isComplete)
+        {
+            Become(SenderState.Protected, $"round {round} is committed");
+        }
     }
 
     private void OnPromoted(long round)

@@ -41,7 +41,11 @@ public abstract record SenderInput
     public sealed record Completed(long Round) : SenderInput;
 
     /// <summary>The round is the standby's state.</summary>
-    public sealed record Committed(long Round) : SenderInput;
+    public sealed record Committed(long Round) : SenderInput
+    {
+        /// <summary>Whether the standby can run the guest from it; not while the first copy of its disks is under way.</summary>
+        public bool IsComplete { get; init; } = true;
+    }
 
     /// <summary>The receiver runs the guest, after a switchover.</summary>
     public sealed record Promoted(long Round) : SenderInput;

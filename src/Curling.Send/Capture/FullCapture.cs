@@ -55,6 +55,7 @@ internal sealed class FullCapture : IRoundCapture
         bool started = false;
 
         // QEMU stops the guest when it sees fit.
+        _guest.Disks.OpenGate();
         _guest.Network.BeforeStop(TimeSpan.Zero);
         try
         {
@@ -99,7 +100,35 @@ internal sealed class FullCapture : IRoundCapture
             File.Delete(_socket);
         }
 
-        _guest.AtCut?.Invoke(begin.Round);
+        try
+        {
+            return await EndAsync(begin, final, rounds, resumed);
+        }
+        catch
+        {
+            _guest.Disks.Abandon();
+            throw;
+        }
+    }
+
+    /// <summary>The guest stands still, and QEMU's stream is out.</summary>
+    private async Task<CaptureResult> EndAsync(RoundBegin begin, bool final, RoundWriter rounds, Task resumed)
+    {
+        bool isCut = false;
+        try
+        {
+            _guest.Disks.Cut(begin.Round);
+            isCut = true;
+            _guest.AtCut?.Invoke(begin.Round);
+        }
+        finally
+        {
+            if (!isCut && !final)
+            {
+                await _guest.Run.ContinueAsync(CancellationToken.None);
+            }
+        }
+
         long pause = 0;
         if (!final)
         {
@@ -111,7 +140,8 @@ internal sealed class FullCapture : IRoundCapture
             pause = Math.Max(0, _guest.Migration.ResumeMicros - _guest.Migration.StopMicros);
         }
 
-        rounds.End(begin.Round, final, pause);
+        await Task.Run(() => _guest.Disks.Send(rounds), CancellationToken.None);
+        rounds.End(begin.Round, final, pause, _guest.Disks.IsComplete(begin.Round));
         return new CaptureResult(pause, false);
     }
 

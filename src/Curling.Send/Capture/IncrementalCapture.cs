@@ -56,6 +56,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         {
             _lastCut = CopyDirty();
             _frames.Flush();
+            _guest.Disks.Cut(_round);
             AtCut?.Invoke(_round);
             _guest.AtCut?.Invoke(_round);
         };
@@ -159,6 +160,7 @@ internal sealed class IncrementalCapture : IRoundCapture
             catch (Exception e)
             {
                 _frames.Drop();
+                _guest.Disks.Abandon();
                 job.Done.SetException(e);
             }
         }
@@ -179,7 +181,8 @@ internal sealed class IncrementalCapture : IRoundCapture
         bool waitedBefore = _frames.Waited;
         CaptureResult result = Cut(job.Final, waitedBefore, job.Begin.Round);
         SendDeviceState(rounds);
-        rounds.End(job.Begin.Round, job.Final, result.PauseMicroseconds);
+        _guest.Disks.Send(rounds);
+        rounds.End(job.Begin.Round, job.Final, result.PauseMicroseconds, _guest.Disks.IsComplete(job.Begin.Round));
         return result;
     }
 
@@ -204,6 +207,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         QmpCutMonitor monitor = _guest.Qemu.Cut;
         bool stopped = true;
         _round = round;
+        _guest.Disks.OpenGate();
         _guest.Network.BeforeStop(DrainLimit);
         _guest.Run.Enter();
         long stamp = Stopwatch.GetTimestamp();

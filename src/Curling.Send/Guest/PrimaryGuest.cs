@@ -5,6 +5,7 @@ using Curling.Qemu;
 using Curling.Qemu.BuiltinGuest;
 using Curling.Qemu.Guests;
 using Curling.Qemu.Processes;
+using Curling.Send.Disks;
 using Microsoft.Extensions.Logging;
 
 namespace Curling.Send.Guest;
@@ -18,8 +19,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     private readonly GuestWatch _watch;
 
     private PrimaryGuest(
-        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, GuestWatch watch, bool ownsFiles)
+        InstanceDirectory directory, SharedMapping memory, GuestDisks disks, GuestNetwork network, QemuProcess qemu, GuestWatch watch, bool ownsFiles)
     {
+        Disks = disks;
         Network = network;
         _directory = directory;
         _watch = watch;
@@ -43,6 +45,9 @@ internal sealed class PrimaryGuest : IAsyncDisposable
 
     /// <summary>Its network cards.</summary>
     public GuestNetwork Network { get; }
+
+    /// <summary>Its disks.</summary>
+    public GuestDisks Disks { get; }
 
     /// <summary>Called by a capture while the guest stands still for a round, before it is let run.</summary>
     public Action<long>? AtCut { get; init; }
@@ -90,6 +95,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         string binary = QemuBinary.Find(qemu);
         InstanceDirectory directory = InstanceDirectory.Create("send");
         SharedMapping? memory = null;
+        GuestDisks? disks = null;
         GuestNetwork? network = null;
         QemuProcess? process = null;
         try
@@ -110,10 +116,11 @@ internal sealed class PrimaryGuest : IAsyncDisposable
             };
             network = GuestNetwork.Create(guest, directory.RuntimePath, standby: false, heldBytes, events, log);
             guard(network.Deadline);
+            disks = await GuestDisks.OpenAsync(guest, directory.RuntimePath, log, cancellation);
             process = await QemuProcess.StartAsync(launch, log, cancellation);
             string? display = await process.DisplayAddressAsync(cancellation);
             GuestNetwork opened = network;
-            return new PrimaryGuest(directory, memory, network, process, new GuestWatch(process), ownsFiles: true)
+            return new PrimaryGuest(directory, memory, disks, network, process, new GuestWatch(process), ownsFiles: true)
             {
                 Definition = process.Launch.Definition,
                 Files = files,
@@ -128,6 +135,11 @@ internal sealed class PrimaryGuest : IAsyncDisposable
                 await process.DisposeAsync();
             }
 
+            if (disks is not null)
+            {
+                await disks.DisposeAsync();
+            }
+
             network?.Dispose();
             memory?.Dispose();
             directory.Dispose();
@@ -138,6 +150,8 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <summary>Takes a guest over that runs already: one that was promoted here and is to have a standby again.</summary>
     /// <param name="directory">Its files; they stay the caller's, as do <paramref name="memory"/> and <paramref name="network"/>.</param>
     /// <param name="memory">Its memory.</param>
+    /// <param name="disks">Its disks; they stay the caller's too.</param>
+    /// <param name="definitions">The same, as its definition names them from now on.</param>
     /// <param name="network">Its network cards.</param>
     /// <param name="qemu">Its QEMU; owned here from now on.</param>
     /// <param name="watch">The watch over that QEMU.</param>
@@ -145,11 +159,12 @@ internal sealed class PrimaryGuest : IAsyncDisposable
     /// <param name="atCut">See <see cref="AtCut"/>.</param>
     /// <exception cref="GuestDefinitionException">A boot file cannot be read.</exception>
     public static PrimaryGuest Adopt(
-        InstanceDirectory directory, SharedMapping memory, GuestNetwork network, QemuProcess qemu, GuestWatch watch, string? display,
+        InstanceDirectory directory, SharedMapping memory, GuestDisks disks, DiskList definitions, GuestNetwork network, QemuProcess qemu,
+        GuestWatch watch, string? display,
         Action<GuestNetwork, long> atCut)
     {
-        GuestDefinition guest = qemu.Launch.AsSeenFromHere();
-        return new PrimaryGuest(directory, memory, network, qemu, watch, ownsFiles: false)
+        GuestDefinition guest = qemu.Launch.AsSeenFromHere() with { Disks = definitions };
+        return new PrimaryGuest(directory, memory, disks, network, qemu, watch, ownsFiles: false)
         {
             Definition = guest,
             Files = BootFile.Describe(guest),
@@ -168,6 +183,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
             return;
         }
 
+        await Disks.DisposeAsync();
         Network.Dispose();
         Memory.Dispose();
         _directory.Dispose();

@@ -38,6 +38,9 @@ internal sealed class ReceiverLink : IAsyncDisposable
     /// <summary>The clock's timestamp at which the receiver was last heard.</summary>
     public long LastHeard => _connection.LastHeard;
 
+    /// <summary>What the receiver's replicas of the guest's disks held when the connection was made; null for a guest without disks.</summary>
+    public ReplicasMessage? Replicas { get; private init; }
+
     /// <summary>Whether the receiver takes copies of the frames that the guest was given.</summary>
     public bool TakesInbound { get; }
 
@@ -87,13 +90,19 @@ internal sealed class ReceiverLink : IAsyncDisposable
                 await SendFileAsync(connection, index, files[index], limit.Token);
             }
 
+            ReplicasMessage? replicas = hello.Disks.Count == 0
+                ? null
+                : Handshake.ReadReplicas(await ExpectAsync(connection, FrameType.Replicas, limit.Token), hello.Disks);
             await ExpectAsync(connection, FrameType.Ready, limit.Token);
             return new ReceiverLink(
                 connection,
                 control,
                 new RoundWriter(connection, pool, windowBytes, FrameEncoding.For(options.Compress, welcome.Capabilities)),
                 welcome.Capabilities.Contains(Handshake.Inbound),
-                new CancellationTokenSource());
+                new CancellationTokenSource())
+            {
+                Replicas = replicas,
+            };
         }
         catch (Exception e)
         {

@@ -109,10 +109,14 @@ internal sealed class RoundWriter : IAsyncDisposable
     }
 
     /// <summary>Ends the round: from here on it may be whole for the receiver.</summary>
+    /// <param name="round">The round.</param>
+    /// <param name="final">Whether it is the last of a switchover.</param>
+    /// <param name="pauseMicroseconds">How long the guest stood still.</param>
+    /// <param name="isComplete">Whether the guest can be started from it, its disks included.</param>
     /// <exception cref="OperationCanceledException">The link is lost, and the end surely never leaves.</exception>
-    public void End(long round, bool final, long pauseMicroseconds)
+    public void End(long round, bool final, long pauseMicroseconds, bool isComplete = true)
     {
-        RoundEnd end = new(round, final, (uint)Math.Min(pauseMicroseconds, uint.MaxValue), default, default);
+        RoundEnd end = new(round, final, (uint)Math.Min(pauseMicroseconds, uint.MaxValue), default, default) { DisksIncomplete = !isComplete };
         if (!_items.Writer.TryWrite(new Item(ItemKind.End, null, 0, default, end)))
         {
             throw new OperationCanceledException("the link was lost before the round's end");

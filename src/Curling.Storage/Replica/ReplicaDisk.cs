@@ -58,6 +58,26 @@ public sealed class ReplicaDisk : IDisposable
     /// <summary>The file beside a replica.</summary>
     public static string RecordPath(string path) => path + ".curling-replica";
 
+    /// <summary>The history that a replica is of; null when there is none, or its record cannot be read.</summary>
+    public static Guid? ReadHistory(string path)
+    {
+        string recordPath = RecordPath(path);
+        if (!File.Exists(recordPath))
+        {
+            return null;
+        }
+
+        byte[] bytes = new byte[2 * ReplicaRecord.Bytes];
+        using (FileStream file = new(recordPath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0))
+        {
+            _ = file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
+        }
+
+        ReplicaRecord? one = ReplicaRecord.Read(bytes.AsSpan(0, ReplicaRecord.Bytes), out long first, out _);
+        ReplicaRecord? two = ReplicaRecord.Read(bytes.AsSpan(ReplicaRecord.Bytes), out long second, out _);
+        return (two is not null && (one is null || second > first) ? two : one)?.Identity.HistoryId;
+    }
+
     /// <summary>Opens the replica of a disk, or makes an empty one where there is nothing.</summary>
     /// <exception cref="ReplicaRefusedException">What is there is something else, and replacing it was not asked for.</exception>
     /// <exception cref="DiskException">The files cannot be opened or made.</exception>

@@ -27,8 +27,9 @@ public sealed class ChangeMap : IDisposable
     private readonly int _bitmapBytes;
     private long _sequence;
 
-    private ChangeMap(SharedMapping mapping, ChangeMapRecord record, long sequence, string? distrust)
+    private ChangeMap(string path, SharedMapping mapping, ChangeMapRecord record, long sequence, string? distrust)
     {
+        Path = path;
         _mapping = mapping;
         _sequence = sequence;
         Record = record;
@@ -44,7 +45,7 @@ public sealed class ChangeMap : IDisposable
     public string? Distrust { get; private set; }
 
     /// <summary>The file.</summary>
-    public string Path => _mapping.Path;
+    public string Path { get; }
 
     /// <summary>Blocks in a region.</summary>
     internal int RegionBlocks => 1 << (_regionShift - 12);
@@ -72,7 +73,7 @@ public sealed class ChangeMap : IDisposable
                 string? problem = TryOpen(path, diskLength, historyId, bootId, out mapping, out ChangeMapRecord? record, out long sequence);
                 if (problem is null)
                 {
-                    return new ChangeMap(mapping!, record!, sequence, record!.ReplicaId == Guid.Empty ? "no copy was begun" : null);
+                    return new ChangeMap(path, mapping!, record!, sequence, record!.ReplicaId == Guid.Empty ? "no copy was begun" : null);
                 }
 
                 mapping?.Dispose();
@@ -85,6 +86,25 @@ public sealed class ChangeMap : IDisposable
         {
             throw new DiskException(DiskError.Io, $"{path}: cannot use or make the map of a disk's changes: {e.Message}", e);
         }
+    }
+
+    /// <summary>The history that a map follows, also one that is not to be trusted otherwise; null when there is no map.</summary>
+    public static Guid? ReadHistory(string path)
+    {
+        if (!File.Exists(path))
+        {
+            return null;
+        }
+
+        byte[] header = new byte[HeaderBytes];
+        using (FileStream file = new(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0))
+        {
+            _ = file.ReadAtLeast(header, header.Length, throwOnEndOfStream: false);
+        }
+
+        ChangeMapRecord? one = ChangeMapRecord.Read(header.AsSpan(0, ChangeMapRecord.Bytes), out long first, out _);
+        ChangeMapRecord? two = ChangeMapRecord.Read(header.AsSpan(ChangeMapRecord.Bytes), out long second, out _);
+        return (two is not null && (one is null || second > first) ? two : one)?.HistoryId;
     }
 
     /// <summary>What a disk of a size gets as its region, in bytes.</summary>
@@ -202,7 +222,7 @@ public sealed class ChangeMap : IDisposable
         {
             mapping.Reserve(0, mapping.Length);
             ChangeMap map = new(
-                mapping, new ChangeMapRecord(diskLength, region, historyId, default, default, 0, default, bootId), 0, distrust);
+                path, mapping, new ChangeMapRecord(diskLength, region, historyId, default, default, 0, default, bootId), 0, distrust);
             map.Set(map.Record, distrust);
             File.Move(made, path, overwrite: true);
             return map;
