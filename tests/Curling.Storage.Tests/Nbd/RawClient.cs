@@ -48,7 +48,11 @@ internal sealed class RawClient : IDisposable
         while (into.Length > 0)
         {
             int got = _socket.Receive(into);
-            Assert.NotEqual(0, got);
+            if (got == 0)
+            {
+                throw new EndOfStreamException();
+            }
+
             into = into[got..];
         }
     }
