@@ -46,12 +46,14 @@ public sealed class GuestDiskTests
         // The guest has not come to its disk yet: what it asks for first waits for the export that comes after this one.
         await server.DisposeAsync();
         await using NbdServer next = NbdServer.Start(socket, "disk0", image, log);
-        await UntilAsync(() => File.ReadAllText(serial).Contains("disk ", StringComparison.Ordinal), qemu);
+        await UntilAsync(() => Text(serial).Contains("disk ", StringComparison.Ordinal), qemu);
         string sum = Convert.ToHexStringLower(SHA256.HashData(disk));
-        await UntilAsync(() => File.ReadAllText(serial).Contains($"disk {sum}", StringComparison.Ordinal), qemu);
+        await UntilAsync(() => Text(serial).Contains($"disk {sum}", StringComparison.Ordinal), qemu);
         Assert.True(disk.AsSpan().SequenceEqual(ReadShared(path)), "the image is not what the guest says");
         Assert.True(next.Counters is { Errors: 0, Violations: 0, Flushes: > 0 }, $"{next.Counters}");
     }
+
+    private static string Text(string serial) => File.Exists(serial) ? File.ReadAllText(serial) : "";
 
     private static byte[] ReadShared(string path)
     {
