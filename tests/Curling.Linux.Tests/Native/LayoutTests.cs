@@ -2,8 +2,8 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Curling.Linux.Tracking;
-using Mem = Curling.Linux.Memory.Interop;
 using Disk = Curling.Linux.Storage.Interop;
+using Mem = Curling.Linux.Memory.Interop;
 using Net = Curling.Linux.Network.Interop;
 using Track = Curling.Linux.Tracking.Interop;
 

@@ -41,7 +41,7 @@ public sealed class GuestDiskTests
                 "-blockdev", $"driver=nbd,node-name=disk,server.type=unix,server.path={socket},export=disk0,reconnect-delay=60",
                 "-device", "virtio-blk-pci,drive=disk",
             ]));
-        await UntilAsync(() => server.Counters.Connections == 1, qemu);
+        await UntilAsync(() => log.Lines.Any(l => l.Contains("DiskClientConnected", StringComparison.Ordinal)), qemu);
 
         // The guest has not come to its disk yet: what it asks for first waits for the export that comes after this one.
         await server.DisposeAsync();
