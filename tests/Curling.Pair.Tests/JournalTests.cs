@@ -189,7 +189,8 @@ public sealed class JournalTests : IDisposable
             using SharedMapping ram = SharedMapping.Open(Path.Combine(copy, "ram"), writable: true);
             Hello hello = new(
                 "s", 1, JsonDocument.Parse("{}").RootElement, "pc-q35-7.2", "tcg", "7.2.22", [], [], [new HelloBlock("ram", RamPages * Page)]);
-            RestoredSession? restored = RestoredSession.Replay(copy, new SessionFile("tcp:h:1", MaxRoundBytes, hello, StandbyDisks.None("g", NullLogger.Instance)), ram);
+            RestoredSession? restored = RestoredSession.Replay(
+                copy, new SessionFile("tcp:h:1", MaxRoundBytes, hello), ram, StandbyDisks.None("g", NullLogger.Instance));
             if (restored is null)
             {
                 return null;

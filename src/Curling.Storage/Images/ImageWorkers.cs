@@ -11,6 +11,7 @@ internal sealed class ImageWorkers : IDisposable
     private ImageWork? _first;
     private ImageWork? _last;
     private int _threads;
+    private int _unfinished;
     private int _waiting;
     private bool _disposed;
 
@@ -28,6 +29,7 @@ internal sealed class ImageWorkers : IDisposable
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             work.Next = null;
+            _unfinished++;
             if (_last is null)
             {
                 _first = work;
@@ -50,6 +52,19 @@ internal sealed class ImageWorkers : IDisposable
         }
     }
 
+    /// <summary>A piece of work is done; to be called before its task completes, whose continuation may dispose of all this.</summary>
+    public void Finished()
+    {
+        lock (_gate)
+        {
+            _unfinished--;
+            if (_disposed)
+            {
+                Monitor.PulseAll(_gate);
+            }
+        }
+    }
+
     /// <summary>Takes no more work, and waits until what was queued is done.</summary>
     public void Dispose()
     {
@@ -57,7 +72,7 @@ internal sealed class ImageWorkers : IDisposable
         {
             _disposed = true;
             Monitor.PulseAll(_gate);
-            while (_threads > 0)
+            while (_unfinished > 0)
             {
                 Monitor.Wait(_gate);
             }
@@ -79,7 +94,6 @@ internal sealed class ImageWorkers : IDisposable
                     if (_first is null && (_disposed || !woken))
                     {
                         _threads--;
-                        Monitor.PulseAll(_gate);
                         return;
                     }
                 }

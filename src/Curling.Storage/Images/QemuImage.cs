@@ -14,7 +14,7 @@ public sealed class QemuImage : IDiskBackend
     private const string Export = "disk";
     private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(15);
     private static readonly TimeSpan EndLimit = TimeSpan.FromSeconds(10);
-    private static int s_count;
+    private static int _count;
     private readonly ChildProcess _tool;
     private readonly NbdClientBackend _client;
     private readonly string _socket;
@@ -55,7 +55,7 @@ public sealed class QemuImage : IDiskBackend
                 $"{path} has the format {DiskImages.Name(format)}, which needs qemu-storage-daemon (package qemu-system-common) or qemu-nbd (package qemu-utils)");
         }
 
-        string name = Path.Combine(directory, $"image-{Environment.ProcessId}-{Interlocked.Increment(ref s_count)}");
+        string name = Path.Combine(directory, $"image-{Environment.ProcessId}-{Interlocked.Increment(ref _count)}");
         string socket = name + ".nbd";
         string? monitor = daemon ? name + ".qmp" : null;
         ChildProcess tool = ChildProcess.Start(daemon

@@ -219,6 +219,10 @@ public sealed class RawImage : IDiskBackend
         {
             throw Translate(e);
         }
+        finally
+        {
+            _workers.Finished();
+        }
     }
 
     /// <summary>Takes a piece of work back.</summary>

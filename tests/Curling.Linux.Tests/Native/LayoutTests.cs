@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Curling.Linux.Tracking;
+using Disk = Curling.Linux.Storage.Interop;
 using Mem = Curling.Linux.Memory.Interop;
 using Net = Curling.Linux.Network.Interop;
 using Track = Curling.Linux.Tracking.Interop;
@@ -84,6 +85,30 @@ public sealed class LayoutTests
         ["ENODEV"] = Net.NoDevice,
         ["EINVAL"] = Net.Invalid,
         ["ENETDOWN"] = Net.NetworkDown,
+        ["O_RDONLY"] = Disk.ReadOnly,
+        ["FALLOC_FL_ZERO_RANGE"] = Disk.FallocZeroRange,
+        ["SEEK_END"] = Disk.SeekEnd,
+        ["RWF_NOWAIT"] = Disk.NoWait,
+        ["F_OFD_GETLK"] = Disk.GetOpenFileLock,
+        ["F_OFD_SETLK"] = Disk.SetOpenFileLock,
+        ["F_RDLCK"] = (ulong)Disk.ReadLock,
+        ["F_WRLCK"] = (ulong)Disk.WriteLock,
+        ["F_UNLCK"] = (ulong)Disk.Unlocked,
+        ["BLKGETSIZE64"] = Disk.BlockDeviceBytes,
+        ["S_IFMT"] = Disk.TypeMask,
+        ["S_IFREG"] = Disk.TypeRegular,
+        ["S_IFBLK"] = Disk.TypeBlock,
+        ["S_IFDIR"] = Disk.TypeDirectory,
+        ["MSG_DONTWAIT"] = Disk.MessageDontWait,
+        ["MSG_NOSIGNAL"] = Disk.MessageNoSignal,
+        ["AT_EMPTY_PATH"] = Disk.EmptyPath,
+        ["STATX_TYPE"] = Disk.StatxType,
+        ["ENXIO"] = Disk.NoSuchAddress,
+        ["EISDIR"] = Disk.IsDirectory,
+        ["EROFS"] = Disk.ReadOnlyFilesystem,
+        ["ENOLCK"] = Disk.NoLocks,
+        ["EOPNOTSUPP"] = Disk.NotSupported,
+        ["EDQUOT"] = Disk.QuotaExceeded,
     };
 
     // Newer than the headers of the oldest distribution that is built on: checked where the headers have them.
@@ -106,6 +131,26 @@ public sealed class LayoutTests
     {
         Check<Net.InterfaceRequest>("ifreq", new() { ["Name"] = "ifr_name", ["Value"] = "ifr_flags" });
         Check<Net.PollEntry>("pollfd", new() { ["Descriptor"] = "fd", ["Wanted"] = "events", ["Got"] = "revents" });
+        Check<Disk.IoVector>("iovec", new() { ["Base"] = "iov_base", ["Length"] = "iov_len" });
+        Check<Disk.Message>("msghdr", new()
+        {
+            ["Name"] = "msg_name",
+            ["NameLength"] = "msg_namelen",
+            ["Vectors"] = "msg_iov",
+            ["Count"] = "msg_iovlen",
+            ["Control"] = "msg_control",
+            ["ControlLength"] = "msg_controllen",
+            ["Flags"] = "msg_flags",
+        });
+        Check<Disk.FileLock>("flock", new()
+        {
+            ["Type"] = "l_type",
+            ["Whence"] = "l_whence",
+            ["Start"] = "l_start",
+            ["Length"] = "l_len",
+            ["Process"] = "l_pid",
+        });
+        Check<Disk.FileFacts>("statx", new() { ["Mode"] = "stx_mode" });
         Check<Track.Registers>("user_regs_struct", null);
         Check<Track.SignalInfo>("siginfo_t", new() { ["Signal"] = "si_signo", ["Errno"] = "si_errno", ["Code"] = "si_code" });
         Check<Track.UffdioApiArgument>("uffdio_api", null);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <linux/types.h>
@@ -18,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -44,6 +46,12 @@ int main(void)
 #ifdef MADV_POPULATE_WRITE
     NUMBER(MADV_POPULATE_WRITE);
 #endif
+
+    NUMBER(O_RDONLY); NUMBER(FALLOC_FL_ZERO_RANGE); NUMBER(SEEK_END); NUMBER(RWF_NOWAIT);
+    NUMBER(F_OFD_GETLK); NUMBER(F_OFD_SETLK); NUMBER(F_RDLCK); NUMBER(F_WRLCK); NUMBER(F_UNLCK); NUMBER(BLKGETSIZE64);
+    NUMBER(S_IFMT); NUMBER(S_IFREG); NUMBER(S_IFBLK); NUMBER(S_IFDIR); NUMBER(MSG_DONTWAIT); NUMBER(MSG_NOSIGNAL);
+    NUMBER(AT_EMPTY_PATH); NUMBER(STATX_TYPE);
+    NUMBER(ENXIO); NUMBER(EISDIR); NUMBER(EROFS); NUMBER(ENOLCK); NUMBER(EOPNOTSUPP); NUMBER(EDQUOT);
 
     NUMBER(PTRACE_CONT); NUMBER(PTRACE_SINGLESTEP); NUMBER(PTRACE_GETREGS); NUMBER(PTRACE_SETREGS); NUMBER(PTRACE_DETACH);
     NUMBER(PTRACE_SEIZE); NUMBER(PTRACE_INTERRUPT);
@@ -83,6 +91,10 @@ int main(void)
 
     printf("sizeof(siginfo_t) %zu\nsiginfo_t.si_signo %zu\nsiginfo_t.si_errno %zu\nsiginfo_t.si_code %zu\n", sizeof(siginfo_t),
            offsetof(siginfo_t, si_signo), offsetof(siginfo_t, si_errno), offsetof(siginfo_t, si_code));
+    SIZE(msghdr); PLACE(msghdr, msg_name); PLACE(msghdr, msg_namelen); PLACE(msghdr, msg_iov); PLACE(msghdr, msg_iovlen);
+    PLACE(msghdr, msg_control); PLACE(msghdr, msg_controllen); PLACE(msghdr, msg_flags);
+    SIZE(flock); PLACE(flock, l_type); PLACE(flock, l_whence); PLACE(flock, l_start); PLACE(flock, l_len); PLACE(flock, l_pid);
+    SIZE(statx); PLACE(statx, stx_mode);
     SIZE(iovec); PLACE(iovec, iov_base); PLACE(iovec, iov_len);
     SIZE(user_regs_struct);
     PLACE(user_regs_struct, r15); PLACE(user_regs_struct, r14); PLACE(user_regs_struct, r13); PLACE(user_regs_struct, r12);
