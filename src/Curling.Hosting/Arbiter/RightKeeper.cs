@@ -205,7 +205,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
                 Generation,
                 valid ? (long)(_right.ValidUntil - now).TotalMilliseconds : 0,
                 _right.IsVouched(now),
-                _watch is not null && !valid,
+                _watch is not null && _wanted && !valid,
                 _silentSince is { } since ? (long)(now - since).TotalMilliseconds : null,
                 _problem);
         }
