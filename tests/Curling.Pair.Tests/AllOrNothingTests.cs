@@ -99,7 +99,7 @@ public sealed class AllOrNothingTests(ITestOutputHelper output)
 
         Assert.True(done, $"the pair does not come to rest after {fault}: {string.Join("; ", sender.Reasons)}");
         GuestSession session = bench.Daemon.Sessions.Single(s => s.Guest.Name == name);
-        await session.PromoteAsync(fence: true, limit.Token);
+        await session.PromoteAsync(fence: true, arbiter: true, limit.Token);
         PlayedStandby standby = bench.Standbys[name];
         Assert.True(
             sender.Rounds.TryGetValue(session.CommittedRound, out Snapshot? expected), $"round {session.CommittedRound} was never sent");

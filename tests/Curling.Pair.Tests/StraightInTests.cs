@@ -40,7 +40,7 @@ public sealed class StraightInTests
         ReceiverOptions options = new(
             new Endpoint("127.0.0.1", 0), FailureAction.Hold, TimeSpan.FromSeconds(30), 1, 1L << 30, 1L << 24, null, null, null);
         await using GuestSession session = new(
-            options, guest, hello, launch, directory, memory, PlayedStandby.Starter([]), TimeProvider.System, NullLogger.Instance);
+            options, guest, hello, launch, directory, memory, PlayedStandby.Starter([]), null, TimeProvider.System, NullLogger.Instance);
         RoundContent broken = session.Open(new RoundBegin(1, 0, RoundKind.Base, 0));
         Assert.True(broken.GoesStraightIn);
         broken.Dispose();
