@@ -149,7 +149,7 @@ internal sealed partial class SenderDaemon : BackgroundService
             Log.Builtin(_log);
         }
 
-try
+        try
         {
             _right = await TakeRightAsync(stopping);
             await RunGuestAsync(stopping);
