@@ -109,19 +109,25 @@ internal sealed partial class SenderDaemon : IRightEvents
         }
     }
 
+    /// <summary>Stops the guest and waits for that, but not for ever: a cut may wait for a slow link, with the guest standing still.</summary>
     private void Suspend(PrimaryGuest guest, string reason)
     {
+        Task suspending = SuspendAsync(guest, reason);
+        Task.WaitAny([suspending], SuspendLimit);
+    }
+
+    private async Task SuspendAsync(PrimaryGuest guest, string reason)
+    {
         string name = guest.Definition.Name;
-        using CancellationTokenSource limit = new(SuspendLimit);
         try
         {
-            guest.Run.SuspendAsync(limit.Token).GetAwaiter().GetResult();
+            await guest.Run.SuspendAsync();
             if (!_givenBack)
             {
                 Log.Suspended(_log, name, reason);
             }
         }
-        catch (Exception e) when (e is QemuException or OperationCanceledException)
+        catch (QemuException e)
         {
             if (!guest.Ended.IsCompleted)
             {

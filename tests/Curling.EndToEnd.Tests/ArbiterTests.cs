@@ -74,6 +74,25 @@ public sealed class ArbiterTests(ITestOutputHelper output)
     }
 
     [SkippableFact]
+    public async Task Operator_takes_over_without_the_arbiter_which_learns_of_it_afterwards()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, etcd);
+        await etcd.KillAsync();
+        sender.Kill();
+        await receiver.UntilLogAsync("FAILOVER REFUSED");
+        (int code, _, string error) = await lab.RunAsync("curling-recv", "promote", Guest, "--without-arbiter", "--control", receiver.Control);
+        Assert.True(code == 0, error);
+        await receiver.UntilLogAsync("WITHOUT the arbiter's right");
+        await etcd.StartAgainAsync();
+        SessionStatus session = await receiver.UntilAsync(Guest, s => s.Right is { Holder: not null, ValidForMilliseconds: > 0 }, "has the right");
+        Assert.Equal((2, 2), (session.Generation, session.Right!.Generation));
+        SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
+        await lab.ClearAwayAsync();
+    }
+
+    [SkippableFact]
     public async Task Without_etcd_and_without_a_link_nobody_runs_and_then_exactly_one()
     {
         await using Lab lab = new(output, TestGuests.Qemu("7.2"));
@@ -128,6 +147,36 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         Assert.Equal(4, await sender.ExitAsync());
         Assert.Contains(sender.Log, l => l.Contains("SUSPENDED"));
         Assert.Equal("promoted", (await receiver.SessionAsync(Guest))!.State);
+    }
+
+    /// <summary>
+    /// What the old primary had in its hands, and what its guest, which did not stand still, sent meanwhile: none of it is seen on the network of its
+    /// host, although its link is lost and output would leave unprotected.
+    /// </summary>
+    [SkippableFact]
+    public async Task Primary_that_stood_still_for_longer_than_its_right_lets_nothing_out()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        lab.SenderNamespace = hosts.Primary;
+        lab.ReceiverNamespace = hosts.Standby;
+        EtcdServer etcd = await EtcdServer.StartAsync(lab, hosts.Standby, NetworkLab.StandbyAddress);
+        string[] options = ["--arbiter", etcd.Arbiter, "--arbiter-ttl", "2s", "--failure-timeout", "1s"];
+        Receiver receiver = await lab.StartReceiverAsync(["--listen", $"tcp:{NetworkLab.StandbyAddress}:0", .. options]);
+        Sender sender = lab.StartSender(receiver.Endpoint, TestGuests.WriteNetworked(lab.Directory, Guest, "10.77.0.10"), options);
+        await sender.UntilProtectedAsync();
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using RecordClient client = new(await hosts.ConnectAsync("10.77.0.10", 7, limit.Token), inFlight: 16);
+        await client.UntilAnsweredAsync(100);
+        sender.Signal(19); // SIGSTOP
+        SessionStatus promoted = await receiver.UntilPromotedAsync(Guest);
+        await client.UntilAnsweredAsync(100);
+        using FrameTap tap = new(hosts.Primary, promoted.Network!.Networks[0].Mac);
+        sender.Signal(18); // SIGCONT
+        Assert.Equal(4, await sender.ExitAsync());
+        Assert.Equal(0, tap.Seen);
+        await client.UntilAnsweredAsync(100);
+        await client.StopAsync();
     }
 
     [SkippableTheory]

@@ -102,14 +102,19 @@ public sealed class ControlTests : IDisposable
     [Fact]
     public void Names_in_json_are_stable()
     {
-        ReceiverStatus receiver = new("tcp:h:1", [new SessionStatus("web", "protected", 7, null, 1, 42, new LastRoundStatus("full", 9, 3), null, false, null, null, null, null)])
+        ReceiverStatus receiver = new("tcp:h:1", [new SessionStatus("web", "protected", 7, null, 1, 42, new LastRoundStatus("full", 9, 3), null, false, null, null, null, null)
+        {
+            Right = new RightStatus("etcd:http://a:1", "receiver on h", 2, 3, false, true, 4, "p"),
+        }])
         {
             Process = new ProcessStatus(1, 2, 3, 4),
         };
         Assert.Equal(
             "{\"role\":\"receiver\",\"listen\":\"tcp:h:1\",\"sessions\":[{\"guest\":\"web\",\"state\":\"protected\",\"committedRound\":7,"
             + "\"committedAt\":null,\"generation\":1,\"standbyPid\":42,\"lastRound\":{\"kind\":\"full\",\"bytes\":9,\"pauseMicroseconds\":3},"
-            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null,\"network\":null,\"next\":null}],"
+            + "\"sender\":null,\"held\":false,\"serial\":null,\"display\":null,\"base\":null,\"reason\":null,\"network\":null,\"replicas\":null,\"next\":null,"
+            + "\"right\":{\"arbiter\":\"etcd:http://a:1\",\"holder\":\"receiver on h\",\"generation\":2,\"validForMilliseconds\":3,\"vouched\":false,"
+            + "\"suspended\":true,\"silentForMilliseconds\":4,\"problem\":\"p\"}}],"
             + "\"process\":{\"pid\":1,\"managedAllocatedBytes\":2,\"anonymousBytes\":3,\"sharedBytes\":4}}",
             JsonSerializer.Serialize(receiver, ControlJson.Default.ReceiverStatus));
         SenderStatus sender = new("web", "base", 3, 2, 42, new PauseStatus(1, 2, 3), 4, "tcp:h:1", "full", 0.5, 1, null, null, new BaseProgress(50, 6, 7), null)
@@ -128,9 +133,10 @@ public sealed class ControlTests : IDisposable
             + "\"output\":{\"sync\":\"output\",\"held\":true,\"heldMicrosecondsP50\":1,\"heldMicrosecondsP99\":2,\"ackMicrosecondsP50\":9,\"inboundCopiedFrames\":3,"
             + "\"inboundCopiedBytes\":4,\"inboundLeftOutFrames\":5,\"networks\":[{\"mac\":\"52:54:00:00:00:01\",\"attach\":\"bridge:br0\","
             + "\"device\":\"curling0\",\"heldFrames\":6,\"heldBytes\":7,\"releasedFrames\":8,\"releasedBytes\":9,\"droppedMisfits\":10,"
-            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14,\"overruns\":15}]}}",
+            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14,\"overruns\":15}]},\"right\":null}",
             JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
         Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
+        Assert.Contains("SUSPENDED", StatusText.Format(receiver, DateTimeOffset.UtcNow));
         Assert.Contains("50 %", StatusText.Format(sender));
         Assert.Contains("52:54:00:00:00:01 on curling0 (bridge:br0)", StatusText.Format(sender));
         Assert.Contains("stopped 15 times with no room", StatusText.Format(sender));

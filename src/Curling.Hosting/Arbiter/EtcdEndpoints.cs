@@ -25,7 +25,7 @@ internal sealed class EtcdEndpoints : IDisposable
         _user = options.User;
         _password = secrets.Password;
         _limit = options.Ttl / 6;
-        _endpoints = [.. options.Endpoints.Select(uri => new Endpoint(uri, secrets, _limit))];
+        _endpoints = [.. options.Endpoints.Select(uri => new Endpoint(uri, secrets, options.Ttl))];
     }
 
     /// <summary>Calls one server after the other until one answers.</summary>
@@ -107,17 +107,18 @@ internal sealed class EtcdEndpoints : IDisposable
         private readonly GrpcChannel _channel;
 
         /// <summary>Creates its channel.</summary>
-        public Endpoint(Uri uri, ArbiterSecrets secrets, TimeSpan limit)
+        public Endpoint(Uri uri, ArbiterSecrets secrets, TimeSpan ttl)
         {
             Name = uri.GetLeftPart(UriPartial.Authority);
             SocketsHttpHandler handler = new()
             {
                 UseProxy = false,
-                ConnectTimeout = limit,
+                ConnectTimeout = ttl / 6,
                 PooledConnectionIdleTimeout = Timeout.InfiniteTimeSpan,
 
-                // A connection that a firewall forgot, or whose server's host is gone, is noticed and made anew.
-                KeepAlivePingDelay = TimeSpan.FromSeconds(1),
+                // A connection that a firewall forgot, or whose server's host is gone, is noticed and made anew. Where leases are renewed
+                // something comes more often than this; etcd does not like to be asked for nothing.
+                KeepAlivePingDelay = (ttl / 3) + TimeSpan.FromSeconds(1),
                 KeepAlivePingTimeout = TimeSpan.FromSeconds(1),
                 SslOptions = Ssl(secrets),
             };
@@ -128,8 +129,6 @@ internal sealed class EtcdEndpoints : IDisposable
                 HttpHandler = handler,
                 DisposeHttpClient = true,
                 MaxReceiveMessageSize = 1 << 20,
-                InitialReconnectBackoff = TimeSpan.FromMilliseconds(100),
-                MaxReconnectBackoff = TimeSpan.FromMilliseconds(500),
             });
             Kv = new KV.KVClient(_channel);
             Lease = new Lease.LeaseClient(_channel);

@@ -119,7 +119,7 @@ public static class StatusText
         }
 
         string has = right.Suspended ? "SUSPENDED: the right to run the guest has run out; it runs on when the arbiter or the receiver gives it back"
-            : right.Holder is null ? "another host runs the guest, or none"
+            : right.Holder is null ? "this host has not asked for the right to run the guest, or has given it back"
             : string.Create(CultureInfo.InvariantCulture, $"{right.Holder} may run the guest for {right.ValidForMilliseconds / 1000.0:0.0} s more")
                 + (right.Vouched ? ", vouched for by the receiver" : "");
         Row(text, "arbiter", $"{right.Arbiter}: {has}");

@@ -12,6 +12,7 @@ internal sealed partial class GuestSession : IRightEvents
 {
     private static readonly TimeSpan SuspendLimit = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan ReleaseLimit = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan AskAfterwards = TimeSpan.FromSeconds(1);
     private readonly RightKeeper? _right;
     private volatile bool _runsHere;
     private TimeSpan? _waitsForRightSince;
@@ -130,10 +131,58 @@ internal sealed partial class GuestSession : IRightEvents
         }
     }
 
+    /// <summary>
+    /// The operator had the guest taken over without the arbiter: as soon as it answers it must know, or it would let another host start
+    /// the guest.
+    /// </summary>
+    private async Task TakeRightAfterwardsAsync(RightKeeper right)
+    {
+        string? told = null;
+        try
+        {
+            while (!_machine.IsOver)
+            {
+                string problem;
+                try
+                {
+                    TakeAnswer answer = await right.TakeAsync(Generation - 1, _cancellation.Token);
+                    if (answer.How == TakeResult.Taken)
+                    {
+                        right.Guard(_network.Deadline);
+                        return;
+                    }
+
+                    problem = answer.Other is { } other ? $"{other} has it" : $"the arbiter knows the guest as generation {answer.Generation}";
+                }
+                catch (ArbiterException e)
+                {
+                    problem = e.Message;
+                }
+
+                if (told != problem)
+                {
+                    told = problem;
+                    Log.RunsWithoutRight(_log, Guest.Name, problem);
+                }
+
+                await Task.Delay(AskAfterwards, _time, _cancellation.Token);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // The session ends.
+        }
+    }
+
     /// <summary>The guest runs here: if the right was lost meanwhile, not any more.</summary>
     private void GuardGuest(IStandby standby)
     {
         _runsHere = true;
+        if (!_machine.HasRight && _right is { } unasked)
+        {
+            Watch(TakeRightAfterwardsAsync(unasked));
+        }
+
         if (_machine.HasRight && _right is { IsValid: false } right)
         {
             Suspend(standby, "it ran out during the promotion");
@@ -190,6 +239,11 @@ internal sealed partial class GuestSession : IRightEvents
 
     private static partial class Log
     {
+        [LoggerMessage(EventName = "RunsWithoutRight", Level = LogLevel.Warning,
+            Message = "{Guest}: runs here WITHOUT the arbiter's right, as the operator said ({Problem}). Make sure that no other host starts it; the right is"
+                + " asked for until it is given")]
+        public static partial void RunsWithoutRight(ILogger log, string guest, string problem);
+
         [LoggerMessage(EventName = "AwaitsRight", Level = LogLevel.Information,
             Message = "{Guest}: the primary is lost ({Cause}), and {Reason}: it runs out within about {Seconds:0} s unless the primary renews it; waiting")]
         public static partial void AwaitsRight(ILogger log, string guest, string cause, string reason, double seconds);

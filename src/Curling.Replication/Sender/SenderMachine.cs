@@ -16,7 +16,7 @@ namespace Curling.Replication.Sender;
 /// A connection begins with a round that stands alone (full or base); only a committed round of this connection makes the
 /// guest protected.
 /// </remarks>
-public sealed class SenderMachine
+public sealed partial class SenderMachine
 {
     private static readonly TimeSpan FreshGuest = TimeSpan.FromSeconds(60);
     private readonly SenderSettings _settings;
@@ -31,9 +31,6 @@ public sealed class SenderMachine
     private bool _guestRuns;
     private bool _switchover;
     private bool _finalSent;
-    private bool _rightLost;
-    private bool _rightReleased;
-    private bool _runOwed;
     private long _capturing;
     private bool _capturingFinal;
     private long _lastCaptured;
@@ -183,38 +180,6 @@ public sealed class SenderMachine
         if (MayCapture && now >= _roundAt)
         {
             BeginCapture();
-        }
-    }
-
-    /// <summary>Lets a guest run that was stopped for want of the right, and gives the right back where the guest may run elsewhere.</summary>
-    private void SettleRight()
-    {
-        // During a capture the guest must not be let run from outside: it may stand still for its cut.
-        if (_runOwed && _capturing == 0 && !_rightLost)
-        {
-            _runOwed = false;
-            if (!_finalSent)
-            {
-                _out.Add(new SenderOutput.RunGuest());
-            }
-        }
-
-        // Until the last round is known to be there, the output before its cut may still have to leave from here.
-        if (_finalSent && !_rightReleased && (_lastCompleted >= _lastCaptured || _link != Link.Up))
-        {
-            _rightReleased = true;
-            _rightLost = true;
-            _out.Add(new SenderOutput.ReleaseRight());
-        }
-    }
-
-    private void OnRightBack(TimeSpan now)
-    {
-        _rightLost = false;
-        _runOwed = true;
-        if (_roundAt < now)
-        {
-            _roundAt = now;
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Curling.Qemu;
 using Curling.Qemu.Monitor;
 
@@ -8,7 +9,8 @@ namespace Curling.Send.Guest;
 /// stops it and lets it run too, is under way.
 /// </summary>
 /// <remarks>Thread-safe. A capture stands between <see cref="Enter"/> and <see cref="Leave"/> while it decides whether the guest runs.</remarks>
-internal sealed class RunSwitch(QmpClient qmp) : IDisposable
+[SuppressMessage("Design", "CA1001", Justification = "A semaphore whose wait handle is never asked for owns nothing to dispose of.")]
+internal sealed class RunSwitch(QmpClient qmp)
 {
     private readonly SemaphoreSlim _cut = new(1, 1);
     private volatile bool _suspended;
@@ -22,15 +24,18 @@ internal sealed class RunSwitch(QmpClient qmp) : IDisposable
     /// <summary>The cut is over.</summary>
     public void Leave() => _cut.Release();
 
-    /// <summary>Stops the guest until <see cref="AllowAsync"/>; after the cut that is under way, in which it stands still anyway.</summary>
+    /// <summary>Stops the guest until <see cref="AllowAsync"/>: at once, or right after the cut that is under way, in which it stands still anyway.</summary>
     /// <exception cref="QemuException">QEMU did not do it.</exception>
-    public async Task SuspendAsync(CancellationToken cancellation)
+    public async Task SuspendAsync()
     {
         _suspended = true;
-        await _cut.WaitAsync(cancellation);
+        await _cut.WaitAsync();
         try
         {
-            await qmp.ExecuteAsync("stop", cancellation: cancellation);
+            if (_suspended)
+            {
+                await qmp.ExecuteAsync("stop");
+            }
         }
         finally
         {
@@ -60,9 +65,6 @@ internal sealed class RunSwitch(QmpClient qmp) : IDisposable
             return true;
         },
         cancellation);
-
-    /// <inheritdoc/>
-    public void Dispose() => _cut.Dispose();
 
     private async Task<bool> ContinueAsync(Func<bool> may, CancellationToken cancellation)
     {

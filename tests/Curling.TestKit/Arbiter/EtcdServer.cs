@@ -15,29 +15,38 @@ public sealed class EtcdServer : IAsyncDisposable
     private readonly int _client = FreePort();
     private readonly int _peer = FreePort();
     private readonly string _scheme;
+    private readonly string? _place;
+    private readonly string _address;
     private readonly string[] _more;
     private TaskCompletionSource _serves = new();
     private Process _process;
 
-    private EtcdServer(string directory, string scheme, string[] more)
+    private EtcdServer(string directory, string scheme, string? place, string address, string[] more)
     {
         _directory = directory;
         _scheme = scheme;
+        _place = place;
+        _address = address;
         _more = more;
         _process = Launch();
     }
 
     /// <summary>Where its clients find it.</summary>
-    public string Url => $"{_scheme}://127.0.0.1:{_client.ToString(CultureInfo.InvariantCulture)}";
+    public string Url => $"{_scheme}://{_address}:{_client.ToString(CultureInfo.InvariantCulture)}";
 
     /// <summary>What daemons are given as <c>--arbiter</c>.</summary>
     public string Arbiter => "etcd:" + Url;
 
     /// <summary>Starts one for a lab, which disposes of it, and waits until it answers; skips the test loudly where there is none.</summary>
-    public static async Task<EtcdServer> StartAsync(Lab lab)
+    /// <param name="lab">The lab.</param>
+    /// <param name="place">The network namespace to start it in, or null.</param>
+    /// <param name="address">An address there.</param>
+    public static async Task<EtcdServer> StartAsync(Lab lab, string? place = null, string address = "127.0.0.1")
     {
-        EtcdServer server = await StartAsync(lab.Directory);
+        SkipUnlessInstalled();
+        EtcdServer server = new(Path.Combine(lab.Directory, "etcd"), "http", place, address, []);
         lab.Own(server);
+        await server.UntilItServesAsync();
         return server;
     }
 
@@ -47,8 +56,8 @@ public sealed class EtcdServer : IAsyncDisposable
     /// <param name="more">More options.</param>
     public static async Task<EtcdServer> StartAsync(string directory, string scheme = "http", params string[] more)
     {
-        Skip.If(ChildProcess.Find("etcd") is null, "SKIPPED: etcd is not installed; run eng/install-deps: nothing of the arbiter is tested here");
-        EtcdServer server = new(Path.Combine(directory, "etcd"), scheme, more);
+        SkipUnlessInstalled();
+        EtcdServer server = new(Path.Combine(directory, "etcd"), scheme, null, "127.0.0.1", more);
         await server.UntilItServesAsync();
         return server;
     }
@@ -84,6 +93,9 @@ public sealed class EtcdServer : IAsyncDisposable
         _process.Dispose();
     }
 
+    private static void SkipUnlessInstalled() => Skip.If(
+        ChildProcess.Find("etcd") is null, "SKIPPED: etcd is not installed; run eng/install-deps: nothing of the arbiter is tested here");
+
     private static int FreePort()
     {
         using TcpListener listener = new(IPAddress.Loopback, 0);
@@ -94,8 +106,11 @@ public sealed class EtcdServer : IAsyncDisposable
     private Process Launch()
     {
         string peer = $"http://127.0.0.1:{_peer.ToString(CultureInfo.InvariantCulture)}";
-        ProcessStartInfo start = new("etcd", [
-            "--name", "test", "--data-dir", _directory, "--listen-client-urls", Url, "--advertise-client-urls", Url,
+
+        // ip becomes etcd: the process keeps its number.
+        string[] before = _place is null ? [] : ["netns", "exec", _place, "etcd"];
+        ProcessStartInfo start = new(_place is null ? "etcd" : "ip", [
+            .. before, "--name", "test", "--data-dir", _directory, "--listen-client-urls", Url, "--advertise-client-urls", Url,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", $"test={peer}", "--unsafe-no-fsync", .. _more])
         {
             RedirectStandardError = true,
