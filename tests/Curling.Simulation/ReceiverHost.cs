@@ -1,7 +1,8 @@
 using Curling.Protocol;
 using Curling.Replication.Receiver;
+using Curling.Replication.Tests;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>A guest's session on the receiver in the model.</summary>
 internal sealed class Session(ReceiverMachine machine, int number)
@@ -46,7 +47,7 @@ internal sealed class Session(ReceiverMachine machine, int number)
 /// <summary>The receiver's daemon in the model: admits senders and carries out what the machine says.</summary>
 internal sealed class ReceiverHost(PairWorld world)
 {
-    private readonly Simulation _simulation = world.Simulation;
+    private readonly History _simulation = world.Simulation;
     private int _sessions;
 
     // What the files of a dead process say: the round that stands, one that is being committed included.

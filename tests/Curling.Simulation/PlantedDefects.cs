@@ -2,7 +2,7 @@ using Curling.Protocol;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>Output leaves when a round is captured instead of when it is complete.</summary>
 internal sealed class ReleasesAtCapture : Defect

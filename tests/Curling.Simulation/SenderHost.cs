@@ -1,7 +1,8 @@
 using Curling.Protocol;
 using Curling.Replication.Sender;
+using Curling.Replication.Tests;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>Where a guest stands.</summary>
 internal enum GuestState
@@ -15,7 +16,7 @@ internal enum GuestState
 internal sealed class SenderHost
 {
     private readonly PairWorld _world;
-    private readonly Simulation _simulation;
+    private readonly History _simulation;
     private readonly GuestOutput _output;
     private Link? _handshake;
     private TimeSpan _heard;

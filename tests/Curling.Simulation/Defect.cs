@@ -1,7 +1,7 @@
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>
 /// Sits between the machines and their daemons and changes nothing. A subclass is a fault planted on purpose, which the

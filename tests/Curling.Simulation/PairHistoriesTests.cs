@@ -1,13 +1,13 @@
 using System.Globalization;
 using Xunit.Abstractions;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>
 /// Thousands of random histories of a pair, each from its own seed, with every rule checked at every step. A longer search:
 /// set CURLING_HISTORIES and CURLING_FIRST_SEED.
 /// </summary>
-public sealed class PairExplorationTests(ITestOutputHelper output)
+public sealed class PairHistoriesTests(ITestOutputHelper output)
 {
     private const int RecordedHistories = 1_500;
 

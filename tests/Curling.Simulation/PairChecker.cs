@@ -1,8 +1,9 @@
 using Curling.Protocol;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
+using Curling.Replication.Tests;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>The rules, by the names under which a violation is reported.</summary>
 internal static class Rules

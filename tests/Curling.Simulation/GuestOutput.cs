@@ -1,7 +1,7 @@
 using Curling.Replication.Output;
 using Curling.Replication.Sender;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>
 /// What the guest sends in a history, and the real gate before it. Each frame knows after which cut of which protection it was sent,

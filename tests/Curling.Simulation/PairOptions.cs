@@ -1,6 +1,6 @@
 using Curling.Replication.Receiver;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>What a history is like; chosen from its seed.</summary>
 internal sealed record PairOptions(
@@ -19,7 +19,7 @@ internal sealed record PairOptions(
     public const int TickMilliseconds = 40;
     public const int HeartbeatMilliseconds = 75;
 
-    public static PairOptions From(Simulation simulation) => new(
+    public static PairOptions From(History simulation) => new(
         simulation.Chance(80),
         simulation.Between(1, 4),
         simulation.Chance(65) ? FailureAction.Promote : FailureAction.Hold,

@@ -1,6 +1,6 @@
 using Curling.Protocol;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>What travels between the two daemons.</summary>
 internal abstract record Message
@@ -40,7 +40,7 @@ internal abstract record Message
 /// with or without the ends being told. Connections know nothing of each other, so an old one may still deliver when a new
 /// one stands.
 /// </summary>
-internal sealed class Link(Simulation simulation, int number)
+internal sealed class Link(History simulation, int number)
 {
     private readonly long[] _last = new long[2];
     private readonly bool[] _closed = new bool[2];

@@ -1,7 +1,7 @@
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>
 /// One history of a pair: a sender and a receiver, the network between them, incidents for a while, then peace, in which the
@@ -16,7 +16,7 @@ internal sealed class PairWorld
 
     public PairWorld(int seed, Defect defect, bool record)
     {
-        Simulation = new Simulation(seed, record);
+        Simulation = new History(seed, record);
         Options = PairOptions.From(Simulation);
         Defect = defect;
         Checker = new PairChecker(this);
@@ -24,7 +24,7 @@ internal sealed class PairWorld
         Sender = new SenderHost(this);
     }
 
-    public Simulation Simulation { get; }
+    public History Simulation { get; }
 
     public PairOptions Options { get; }
 

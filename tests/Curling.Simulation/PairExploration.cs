@@ -1,6 +1,6 @@
 using System.Collections.Concurrent;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>What came of one history.</summary>
 /// <param name="Seed">Its seed.</param>
@@ -57,5 +57,5 @@ internal static class PairExploration
     }
 
     private static string History(PairWorld world) =>
-        world.Simulation.Records ? $"{world.Options}\n{world.Simulation.History(HistoryLines)}" : "";
+        world.Simulation.Records ? $"{world.Options}\n{world.Simulation.Text(HistoryLines)}" : "";
 }
