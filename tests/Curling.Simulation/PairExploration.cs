@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Curling.Simulation.Defects;
 
 namespace Curling.Simulation;
 
@@ -21,21 +22,21 @@ internal static class PairExploration
     /// <summary>Plays one history.</summary>
     public static PairResult Play(int seed, Func<Defect> defect, bool record)
     {
-        PairWorld world = new(seed, defect(), record);
+        using PairWorld world = new(seed, defect(), record);
         try
         {
             world.Play();
-            return new PairResult(seed, world.Simulation.Events, null, "", History(world));
+            return new PairResult(seed, world.History.Events, null, "", History(world));
         }
         catch (PairViolationException e)
         {
-            return new PairResult(seed, world.Simulation.Events, e.Rule, e.Message[(e.Rule.Length + 2)..], History(world));
+            return new PairResult(seed, world.History.Events, e.Rule, e.Message[(e.Rule.Length + 2)..], History(world));
         }
 #pragma warning disable CA1031 // Any exception of a machine is a finding.
         catch (Exception e)
 #pragma warning restore CA1031
         {
-            return new PairResult(seed, world.Simulation.Events, e.GetType().Name, e.ToString(), History(world));
+            return new PairResult(seed, world.History.Events, e.GetType().Name, e.ToString(), History(world));
         }
     }
 
@@ -57,5 +58,5 @@ internal static class PairExploration
     }
 
     private static string History(PairWorld world) =>
-        world.Simulation.Records ? $"{world.Options}\n{world.Simulation.Text(HistoryLines)}" : "";
+        world.History.Records ? $"{world.Options}\n{world.History.Text(HistoryLines)}" : "";
 }

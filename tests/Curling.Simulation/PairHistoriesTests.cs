@@ -1,4 +1,6 @@
 using System.Globalization;
+using Curling.Simulation.Checks;
+using Curling.Simulation.Defects;
 using Xunit.Abstractions;
 
 namespace Curling.Simulation;
@@ -30,7 +32,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     }
 
     [Theory]
-    [InlineData(nameof(ReleasesAtCapture), Rules.OutputCommit)]
+    [InlineData(nameof(ReleasesOutputOnSent), Rules.OutputCommit)]
     [InlineData(nameof(OneRoundTooManyInFlight), Rules.InFlight)]
     [InlineData(nameof(ResumesAfterTheLastRound), Rules.OneGuest)]
     [InlineData(nameof(NeverResumes), Rules.Switchover)]
@@ -43,9 +45,12 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(StopsTheSenderWhileItFences), Rules.OneGuest)]
     [InlineData(nameof(CutsOutputLate), Rules.OutputCommit)]
     [InlineData(nameof(AcknowledgesTooEarly), Rules.CommitOrder)]
+    [InlineData(nameof(CommitsBeforeTheDigestCheck), Rules.AllOrNothing)]
+    [InlineData(nameof(PromotesAPartialRound), Rules.AllOrNothing)]
+    [InlineData(nameof(IgnoresTheGeneration), Rules.Generation)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
-        const int Histories = 4_000;
+        const int Histories = 2_000;
         PairResult? failure = PairExploration.FindFailure(1, Histories, () => Planted(defect), out int failures);
         Assert.True(failure is not null, $"nobody noticed {defect}");
         output.WriteLine($"{defect}: {failures} of {Histories} histories; the shortest: {failure}");
@@ -87,7 +92,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
 
     private static Defect Planted(string name) => name switch
     {
-        nameof(ReleasesAtCapture) => new ReleasesAtCapture(),
+        nameof(ReleasesOutputOnSent) => new ReleasesOutputOnSent(),
         nameof(OneRoundTooManyInFlight) => new OneRoundTooManyInFlight(),
         nameof(ResumesAfterTheLastRound) => new ResumesAfterTheLastRound(),
         nameof(NeverResumes) => new NeverResumes(),
@@ -100,6 +105,9 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
         nameof(StopsTheSenderWhileItFences) => new StopsTheSenderWhileItFences(),
         nameof(CutsOutputLate) => new CutsOutputLate(),
         nameof(AcknowledgesTooEarly) => new AcknowledgesTooEarly(),
+        nameof(CommitsBeforeTheDigestCheck) => new CommitsBeforeTheDigestCheck(),
+        nameof(PromotesAPartialRound) => new PromotesAPartialRound(),
+        nameof(IgnoresTheGeneration) => new IgnoresTheGeneration(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),
     };
 

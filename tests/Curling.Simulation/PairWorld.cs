@@ -1,5 +1,10 @@
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
+using Curling.Simulation.Checks;
+using Curling.Simulation.Defects;
+using Curling.Simulation.Network;
+using Curling.Simulation.Receiver;
+using Curling.Simulation.Sender;
 
 namespace Curling.Simulation;
 
@@ -7,32 +12,35 @@ namespace Curling.Simulation;
 /// One history of a pair: a sender and a receiver, the network between them, incidents for a while, then peace, in which the
 /// pair has to find back to protection or to a proper end.
 /// </summary>
-internal sealed class PairWorld
+internal sealed class PairWorld : IDisposable
 {
     private const int PeaceMilliseconds = 15_000;
     private const int StableMilliseconds = 120;
+    private readonly List<SenderHost> _senders = [];
     private int _links;
     private long _committedAtPeace;
+    private int _comingBack;
 
     public PairWorld(int seed, Defect defect, bool record)
     {
-        Simulation = new History(seed, record);
-        Options = PairOptions.From(Simulation);
+        History = new History(seed, record);
+        Options = PairOptions.From(History);
         Defect = defect;
-        Checker = new PairChecker(this);
         Receiver = new ReceiverHost(this);
-        Sender = new SenderHost(this);
+        _senders.Add(new SenderHost(this, 1));
     }
 
-    public History Simulation { get; }
+    public History History { get; }
 
     public PairOptions Options { get; }
 
     public Defect Defect { get; }
 
-    public PairChecker Checker { get; }
+    /// <summary>The newest run of the sender.</summary>
+    public SenderHost Sender => _senders[^1];
 
-    public SenderHost Sender { get; }
+    /// <summary>All runs of the sender.</summary>
+    public IReadOnlyList<SenderHost> Senders => _senders;
 
     public ReceiverHost Receiver { get; }
 
@@ -49,22 +57,22 @@ internal sealed class PairWorld
     /// <exception cref="PairViolationException">Something happened that must never happen.</exception>
     public void Play()
     {
-        Simulation.In(0, Sender.Start);
+        Sender.Start();
         for (int i = 0; i < Options.Incidents; i++)
         {
-            Simulation.In(Simulation.Between(0, Options.FaultMilliseconds), Incident);
+            History.In(History.Between(0, Options.FaultMilliseconds), Incident);
         }
 
-        Simulation.In(Options.FaultMilliseconds, () =>
+        History.In(Options.FaultMilliseconds, () =>
         {
-            Simulation.Note("world", "PEACE: nothing goes wrong from here on");
+            History.Note("world", "PEACE: nothing goes wrong from here on");
             Faulty = false;
             Receiver.Restart();
             _committedAtPeace = Sender.Machine.CommittedRound;
         });
 
         long settledAt = -1;
-        while (Simulation.Next())
+        while (History.Next())
         {
             if (Faulty || !Settled())
             {
@@ -72,14 +80,14 @@ internal sealed class PairWorld
             }
             else if (settledAt < 0)
             {
-                settledAt = Simulation.Milliseconds;
+                settledAt = History.Milliseconds;
             }
-            else if (Simulation.Milliseconds - settledAt > StableMilliseconds)
+            else if (History.Milliseconds - settledAt > StableMilliseconds)
             {
                 break;
             }
 
-            if (Simulation.Milliseconds > Options.FaultMilliseconds + PeaceMilliseconds)
+            if (History.Milliseconds > Options.FaultMilliseconds + PeaceMilliseconds)
             {
                 throw new PairViolationException(
                     Rules.Progress,
@@ -93,19 +101,43 @@ internal sealed class PairWorld
             throw new PairViolationException(Rules.Progress, "nothing more is planned, and the pair has not settled");
         }
 
-        Checker.Final();
+        PairChecker.Final(this);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (SenderHost sender in _senders)
+        {
+            sender.Dispose();
+        }
     }
 
     public Link Connect()
     {
-        Link link = new(Simulation, ++_links);
+        Link link = new(History, ++_links, Options, () => Faulty);
         Receiver.Accept(link);
         return link;
+    }
+
+    /// <summary>The run of the sender that calls itself so.</summary>
+    public SenderHost SenderOf(string id) => _senders.First(s => s.Id == id);
+
+    /// <summary>The primary's host is taken off the power, or whatever a fence does.</summary>
+    public void FencePrimary()
+    {
+        PrimaryDied = true;
+        Sender.Crash(silent: true);
     }
 
     private bool Settled()
     {
         Session? session = Receiver.Current;
+        if (_comingBack > 0)
+        {
+            return false;
+        }
+
         if (!Sender.Alive || Sender.Ended is not null)
         {
             return session is null || session.Machine.IsHeld
@@ -113,76 +145,111 @@ internal sealed class PairWorld
         }
 
         return Sender.Guest == GuestState.Running && Sender.Machine.State == SenderState.Protected && session?.Machine.State == ReceiverState.Protected
-            && session.Link is not null && session.Link == Sender.Link && Sender.Machine.CommittedRound > _committedAtPeace;
+            && session.Connection is not null && session.Connection.Link == Sender.Connection?.Link && Sender.Machine.CommittedRound > _committedAtPeace;
     }
 
     private void Incident()
     {
-        switch (Simulation.Between(0, 99))
+        switch (History.Between(0, 99))
         {
-            case < 22:
-                Sender.Newest?.Cut(Simulation.Chance(60), Simulation.Chance(60));
+            case < 14:
+                Sender.Newest?.Cut(History.Chance(60), History.Chance(60));
                 break;
-            case < 36:
-                Sender.Newest?.Stall(Simulation.Between(0, 1), Simulation.Between(50, 700));
+            case < 18:
+                Sender.Newest?.HalfOpen(History.Between(0, 1));
                 break;
-            case < 42:
-                // Both sides of a process's end: its host may live and close its sockets, or not.
-                PrimaryDied = true;
-                Sender.Crash(silent: Simulation.Chance(50));
+            case < 28:
+                Sender.Newest?.Stall(History.Between(0, 1), History.Between(50, 700));
                 break;
-            case < 48:
+            case < 40:
+                StallSomething();
+                break;
+            case < 46:
+                SenderDies();
+                break;
+            case < 56:
                 GuestMayEnd = true;
-                Receiver.Crash(silent: Simulation.Chance(50));
-                Simulation.In(Simulation.Between(0, 300), Receiver.Restart);
+                Receiver.Crash(silent: History.Chance(30));
+                History.In(History.Between(0, 300), Receiver.Restart);
                 break;
-            case < 52:
+            case < 59:
                 PrimaryDied = true;
-                Operator("QEMU crashes");
+                Note("QEMU crashes");
                 Sender.QemuEnds(new SenderInput.QemuCrashed("crashed"));
                 break;
-            case < 55:
+            case < 61:
                 GuestMayEnd = true;
-                Operator("the guest shuts down");
+                Note("the guest shuts down");
                 Sender.QemuEnds(new SenderInput.GuestShutdown());
                 break;
-            case < 58:
+            case < 63:
                 GuestMayEnd = true;
-                Operator("the sender is stopped");
-                Sender.Step(new SenderInput.Stop());
+                Note("the sender is stopped");
+                Sender.Tell(new SenderInput.Stop());
                 break;
-            case < 80:
-                Operator("switchover");
-                Sender.Step(new SenderInput.Switchover());
+            case < 81:
+                Note("switchover");
+                Sender.Tell(new SenderInput.Switchover());
                 break;
             case < 92:
-                Operator("promote");
-                if (Receiver.Current is { } promoted)
-                {
-                    Receiver.Step(promoted, new ReceiverInput.PromoteAsked());
-                }
-
+                Note("promote");
+                Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked());
                 break;
             case < 95:
                 GuestMayEnd = true;
-                Operator("discard");
-                if (Receiver.Current is { } ended)
-                {
-                    Receiver.Step(ended, new ReceiverInput.EndAsked("discarded"));
-                }
-
+                Note("discard");
+                Receiver.Current?.Post(null, new ReceiverInput.EndAsked("discarded"));
                 break;
             default:
                 GuestMayEnd = true;
-                Operator("the standby's QEMU ends");
+                Note("the standby's QEMU ends");
                 if (Receiver.Current is { GuestRuns: false } standby)
                 {
-                    Receiver.Step(standby, new ReceiverInput.StandbyFailed("killed"));
+                    standby.Post(null, new ReceiverInput.StandbyFailed("killed"));
                 }
 
                 break;
         }
     }
 
-    private void Operator(string what) => Simulation.Note("incident", what);
+    private void StallSomething()
+    {
+        int milliseconds = History.Between(20, 900);
+        switch (History.Between(0, 3))
+        {
+            case 0:
+                Sender.Stall(milliseconds);
+                break;
+            case 1:
+                Receiver.Stall(milliseconds);
+                break;
+            case 2:
+                Sender.StallQemu(milliseconds);
+                break;
+            default:
+                Receiver.Current?.StallStandby(milliseconds);
+                break;
+        }
+    }
+
+    private void SenderDies()
+    {
+        // Both sides of a process's end: its host may live and close its sockets, or not.
+        PrimaryDied = true;
+        Sender.Crash(silent: History.Chance(50));
+        if (!Sender.Alive && _comingBack == 0 && History.Chance(50))
+        {
+            _comingBack++;
+            History.In(History.Between(10, 900), () =>
+            {
+                _comingBack--;
+                SenderHost again = new(this, _senders.Count + 1);
+                Note($"the sender starts again, as {again.Id}, with a guest of its own");
+                _senders.Add(again);
+                again.Start();
+            });
+        }
+    }
+
+    private void Note(string what) => History.Note("incident", what);
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Curling.Simulation.Defects;
 
 namespace Curling.Simulation;
 

@@ -1,7 +1,7 @@
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Simulation;
+namespace Curling.Simulation.Defects;
 
 /// <summary>
 /// Sits between the machines and their daemons and changes nothing. A subclass is a fault planted on purpose, which the
@@ -9,7 +9,14 @@ namespace Curling.Simulation;
 /// </summary>
 internal class Defect
 {
+    /// <summary>The epoch is raised when the guest already runs again.</summary>
     public virtual bool RaisesTheEpochLate => false;
+
+    /// <summary>A round is whole when its marker comes, whatever came before it.</summary>
+    public virtual bool SkipsTheDigest => false;
+
+    /// <summary>What has arrived of the open round is put into the standby that is promoted.</summary>
+    public virtual bool PromotesPartialRounds => false;
 
     public virtual SenderSettings Settings(SenderSettings settings) => settings;
 

@@ -2,10 +2,10 @@ using Curling.Protocol;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Simulation;
+namespace Curling.Simulation.Defects;
 
-/// <summary>Output leaves when a round is captured instead of when it is complete.</summary>
-internal sealed class ReleasesAtCapture : Defect
+/// <summary>Output leaves when a round is sent instead of when it is complete.</summary>
+internal sealed class ReleasesOutputOnSent : Defect
 {
     public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs) =>
         input is SenderInput.Captured captured ? [.. outputs, new SenderOutput.ReleaseOutput(captured.Round)] : outputs;
@@ -131,4 +131,23 @@ internal sealed class StopsTheSenderWhileItFences : Defect
 internal sealed class CutsOutputLate : Defect
 {
     public override bool RaisesTheEpochLate => true;
+}
+
+/// <summary>A round is committed without a look at its digest and counts.</summary>
+internal sealed class CommitsBeforeTheDigestCheck : Defect
+{
+    public override bool SkipsTheDigest => true;
+}
+
+/// <summary>The standby is promoted with what has arrived of a round that is not whole.</summary>
+internal sealed class PromotesAPartialRound : Defect
+{
+    public override bool PromotesPartialRounds => true;
+}
+
+/// <summary>A sender that is told of a newer generation takes it for a lost link, and goes on.</summary>
+internal sealed class IgnoresTheGeneration : Defect
+{
+    public override SenderInput In(SenderInput input) =>
+        input is SenderInput.Refused { Code: RefusalCode.Superseded } ? new SenderInput.LinkLost("planted") : input;
 }
