@@ -101,12 +101,8 @@ internal sealed partial class GuestSession
 
     private void StartCommit(long round)
     {
-        if (!_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next) || next.End.Round != round)
-        {
-            throw new InvalidOperationException($"round {round} is to be committed, but another stands first");
-        }
-
-        Watch(Task.Run(() => Commit(next.Content, next.End)));
+        (RoundContent content, RoundEnd end) = _whole.Take(round);
+        Watch(Task.Run(() => Commit(content, end)));
     }
 
     private void Commit(RoundContent content, RoundEnd end)
@@ -250,11 +246,7 @@ internal sealed partial class GuestSession
 
     private async Task FreeAsync()
     {
-        while (_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next))
-        {
-            next.Content.Dispose();
-        }
-
+        _whole.Clear();
         if (Interlocked.Exchange(ref _standby, null) is { } standby)
         {
             await standby.DisposeAsync();

@@ -8,14 +8,14 @@ namespace Curling.Recv.Sessions;
 internal sealed class WholeRounds<TContent>(Action<TContent> discard)
 {
     private readonly Lock _lock = new();
-    private readonly LinkedList<(TContent Content, RoundEnd End)> _rounds = [];
+    private readonly List<(TContent Content, RoundEnd End)> _rounds = [];
 
     /// <summary>Adds a round, which is owned from now on.</summary>
     public void Add(TContent content, RoundEnd end)
     {
         lock (_lock)
         {
-            _rounds.AddLast((content, end));
+            _rounds.Add((content, end));
         }
     }
 
@@ -25,26 +25,46 @@ internal sealed class WholeRounds<TContent>(Action<TContent> discard)
     {
         lock (_lock)
         {
-            if (_rounds.First is not { } first || first.Value.End.Round != round)
+            if (_rounds.Count == 0 || _rounds[0].End.Round != round)
             {
                 throw new InvalidOperationException($"round {round} is to be committed, but another stands first");
             }
 
-            _rounds.RemoveFirst();
-            return first.Value;
+            (TContent Content, RoundEnd End) first = _rounds[0];
+            _rounds.RemoveAt(0);
+            return first;
         }
     }
 
-    /// <summary>Discards a round that does not count, if it is the oldest.</summary>
+    /// <summary>
+    /// Discards a round that does not count, wherever it stands: a connection that was given up may have brought it while rounds before it
+    /// still wait.
+    /// </summary>
     public void Drop(long round)
     {
         lock (_lock)
         {
-            if (_rounds.First is { } first && first.Value.End.Round == round)
+            int at = _rounds.FindIndex(r => r.End.Round == round);
+            if (at >= 0)
             {
-                _rounds.RemoveFirst();
-                discard(first.Value.Content);
+                TContent content = _rounds[at].Content;
+                _rounds.RemoveAt(at);
+                discard(content);
             }
+        }
+    }
+
+    /// <summary>Discards everything.</summary>
+    public void Clear()
+    {
+        lock (_lock)
+        {
+            foreach ((TContent content, RoundEnd _) in _rounds)
+            {
+                discard(content);
+            }
+
+            _rounds.Clear();
         }
     }
 }
