@@ -41,13 +41,18 @@ internal static class PairExploration
     }
 
     /// <summary>Plays the histories of seeds that follow each other; a failing one is played again and recorded.</summary>
-    public static PairResult? FindFailure(int firstSeed, int count, Func<Defect> defect, out int failures)
+    /// <param name="firstSeed">The first seed.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="defect">What is planted.</param>
+    /// <param name="failures">How many of them break a rule.</param>
+    /// <param name="rule">Only failures of this rule count; null for any.</param>
+    public static PairResult? FindFailure(int firstSeed, int count, Func<Defect> defect, out int failures, string? rule = null)
     {
         ConcurrentBag<PairResult> failed = [];
         Parallel.For(firstSeed, firstSeed + count, seed =>
         {
             PairResult result = Play(seed, defect, record: false);
-            if (result.Rule is not null)
+            if (result.Rule is not null && (rule is null || result.Rule == rule))
             {
                 failed.Add(result);
             }

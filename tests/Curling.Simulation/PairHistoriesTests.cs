@@ -1,4 +1,3 @@
-using System.Globalization;
 using Curling.Simulation.Checks;
 using Curling.Simulation.Defects;
 using Xunit.Abstractions;
@@ -6,11 +5,11 @@ using Xunit.Abstractions;
 namespace Curling.Simulation;
 
 /// <summary>
-/// Thousands of random histories of a pair, each from its own seed, with every rule checked at every step. A longer search:
-/// set CURLING_HISTORIES and CURLING_FIRST_SEED.
+/// Thousands of random histories of a pair, each from its own seed, with every rule checked at every step; eng/simulate plays more of them.
 /// </summary>
 public sealed class PairHistoriesTests(ITestOutputHelper output)
 {
+    private const int Histories = 24_000;
     private const int RecordedHistories = 1_500;
 
     private static readonly Lazy<string[]> Recorded = new(() =>
@@ -22,13 +21,8 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [Fact]
     public void No_history_breaks_a_rule()
     {
-        int count = Setting("CURLING_HISTORIES", 24_000);
-        int first = Setting("CURLING_FIRST_SEED", 1);
-        PairResult? failure = PairExploration.FindFailure(first, count, () => new Defect(), out int failures);
-        if (failure is not null)
-        {
-            Assert.Fail($"{failures} of {count} histories break a rule; the shortest: {failure}");
-        }
+        PairResult? failure = PairExploration.FindFailure(1, Histories, () => new Defect(), out int failures);
+        Assert.True(failure is null, $"{failures} of {Histories} histories break a rule; the shortest: {failure}");
     }
 
     [Theory]
@@ -48,14 +42,41 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(CommitsBeforeTheDigestCheck), Rules.AllOrNothing)]
     [InlineData(nameof(PromotesAPartialRound), Rules.AllOrNothing)]
     [InlineData(nameof(IgnoresTheGeneration), Rules.Generation)]
+    [InlineData(nameof(AppliesBeforeTheJournal), Rules.AllOrNothing)]
+    [InlineData(nameof(TakesItsLatenessForSilence), Rules.Lateness)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
-        const int Histories = 2_000;
-        PairResult? failure = PairExploration.FindFailure(1, Histories, () => Planted(defect), out int failures);
-        Assert.True(failure is not null, $"nobody noticed {defect}");
-        output.WriteLine($"{defect}: {failures} of {Histories} histories; the shortest: {failure}");
-        Assert.Equal(rule, failure.Rule);
+        const int HistoriesAtMost = 2_000;
+        const int AtATime = 100;
+        PairResult? failure = null;
+        for (int first = 1; first <= HistoriesAtMost && failure is null; first += AtATime)
+        {
+            failure = PairExploration.FindFailure(first, AtATime, () => Planted(defect), out _, rule);
+        }
+
+        Assert.True(failure is not null, $"nobody noticed {defect} in {HistoriesAtMost} histories");
+        output.WriteLine($"{defect}: {failure}");
         Assert.Contains("sender    guest started", failure.History);
+    }
+
+    [Theory]
+    [InlineData(19_596, "a round of a connection that was given up stood behind one that waited, and stayed in line")]
+    public void A_seed_that_found_a_bug_finds_none(int seed, string bug)
+    {
+        PairResult result = PairExploration.Play(seed, () => new Defect(), record: true);
+        Assert.True(result.Rule is null, $"{bug}: {result}");
+    }
+
+    [Fact]
+    public void A_seed_gives_one_history()
+    {
+        foreach (int seed in Enumerable.Range(1, 100))
+        {
+            string first = PairExploration.Play(seed, () => new Defect(), record: true).History;
+            string second = PairExploration.Play(seed, () => new Defect(), record: true).History;
+            Assert.Equal(first, second);
+            Assert.NotEqual(first, PairExploration.Play(seed + 1, () => new Defect(), record: true).History);
+        }
     }
 
     [Theory]
@@ -83,6 +104,27 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData("fence failed           -> state Protected, held")]
     [InlineData("goodbye QemuCrashed")]
     [InlineData("recv. 3")]
+    [InlineData("is flipped")]
+    [InlineData("half open")]
+    [InlineData("a frame of round 1 is not sent")]
+    [InlineData("is sent twice")]
+    [InlineData("is changed")]
+    [InlineData("sender    the process is stalled")]
+    [InlineData("receiver  the process is stalled")]
+    [InlineData("QEMU is stalled")]
+    [InlineData("dies at \"device state\"")]
+    [InlineData("dies at \"journal: to apply\"")]
+    [InlineData("dies at \"memory\"")]
+    [InlineData("dies at \"journal: applied\"")]
+    [InlineData("dies at \"the device state is used\"")]
+    [InlineData("dies at \"journal\"")]
+    [InlineData("dies while it takes the round up")]
+    [InlineData("finds round")]
+    [InlineData("damaged Protocol")]
+    [InlineData("damaged Round")]
+    [InlineData("starts again, as s2")]
+    [InlineData("refuses a greeting: Superseded")]
+    [InlineData("refuses a greeting: Taken")]
     public void The_histories_come_by_here(string words)
     {
         // A search that never gets into a corner would find nothing there.
@@ -108,11 +150,8 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
         nameof(CommitsBeforeTheDigestCheck) => new CommitsBeforeTheDigestCheck(),
         nameof(PromotesAPartialRound) => new PromotesAPartialRound(),
         nameof(IgnoresTheGeneration) => new IgnoresTheGeneration(),
+        nameof(AppliesBeforeTheJournal) => new AppliesBeforeTheJournal(),
+        nameof(TakesItsLatenessForSilence) => new TakesItsLatenessForSilence(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),
     };
-
-    private static int Setting(string name, int usual) =>
-        Environment.GetEnvironmentVariable(name) is { Length: > 0 } text
-            ? int.Parse(text, CultureInfo.InvariantCulture)
-            : usual;
 }

@@ -42,7 +42,7 @@ internal sealed record PairOptions(
         history.Between(0, 8),
         history.Chance(15) ? 10 : 0,
         history.Chance(25) ? 3 : 0,
-        history.Chance(15) ? 2 : 0,
+        history.Chance(15) ? 4 : 0,
         history.Chance(10) ? 30 : 0,
         history.Seed % 4 == 0)
     {

@@ -16,6 +16,7 @@ internal static class Rules
     public const string Answers = "an answer of an honest receiver fits";
     public const string States = "states say what is so";
     public const string Restart = "a receiver that starts again finds the committed round";
+    public const string Lateness = "one's own lateness is not the peer's silence";
     public const string Progress = "after faults heal the pair settles";
 
     /// <summary>Checks a rule.</summary>

@@ -15,6 +15,12 @@ internal class Defect
     /// <summary>A round is whole when its marker comes, whatever came before it.</summary>
     public virtual bool SkipsTheDigest => false;
 
+    /// <summary>The journal hears of a round only when it is in the standby's memory.</summary>
+    public virtual bool SkipsTheFirstRecord => false;
+
+    /// <summary>After a stall of its own a daemon looks at the clock before it looks at what has arrived.</summary>
+    public virtual bool HasNoGrace => false;
+
     /// <summary>What has arrived of the open round is put into the standby that is promoted.</summary>
     public virtual bool PromotesPartialRounds => false;
 

@@ -21,12 +21,14 @@ internal sealed class OneRoundTooManyInFlight : Defect
 /// <summary>The guest is resumed when the link goes after the last round of a switchover.</summary>
 internal sealed class ResumesAfterTheLastRound : Defect
 {
+    private long _last;
     private bool _final;
 
     public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs)
     {
+        _last = outputs.OfType<SenderOutput.CaptureRound>().FirstOrDefault(c => c.Final)?.Begin.Round ?? _last;
+        _final |= input is SenderInput.Captured captured && captured.Round == _last;
         _final &= outputs.All(o => o is not SenderOutput.ResumeGuest);
-        _final |= outputs.Any(o => o is SenderOutput.CaptureRound { Final: true });
         if (!_final || input is not SenderInput.LinkLost)
         {
             return outputs;
@@ -150,4 +152,16 @@ internal sealed class IgnoresTheGeneration : Defect
 {
     public override SenderInput In(SenderInput input) =>
         input is SenderInput.Refused { Code: RefusalCode.Superseded } ? new SenderInput.LinkLost("planted") : input;
+}
+
+/// <summary>A round is put into the standby's memory before the journal says so.</summary>
+internal sealed class AppliesBeforeTheJournal : Defect
+{
+    public override bool SkipsTheFirstRecord => true;
+}
+
+/// <summary>A daemon that was held up takes its own lateness for the silence of its peer.</summary>
+internal sealed class TakesItsLatenessForSilence : Defect
+{
+    public override bool HasNoGrace => true;
 }

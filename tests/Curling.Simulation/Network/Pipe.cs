@@ -9,8 +9,12 @@ internal sealed class Pipe(History history, string name, PairOptions options, Fu
     private readonly Queue<ReadOnlyMemory<byte>> _underWay = new();
     private readonly Queue<ReadOnlyMemory<byte>> _arrived = new();
     private long _last;
+    private long _unreadSince;
     private bool _closed;
     private bool _swallows;
+
+    /// <summary>Something has arrived before this moment and was not read.</summary>
+    public bool HasUnread => _arrived.Count > 0 && _unreadSince < history.Milliseconds;
 
     /// <summary>Called when there is something to read.</summary>
     public Action Readable { get; set; } = () => { };
@@ -109,6 +113,7 @@ internal sealed class Pipe(History history, string name, PairOptions options, Fu
         {
             if (_underWay.TryDequeue(out ReadOnlyMemory<byte> next))
             {
+                _unreadSince = _arrived.Count == 0 ? history.Milliseconds : _unreadSince;
                 _arrived.Enqueue(next);
                 Readable();
             }

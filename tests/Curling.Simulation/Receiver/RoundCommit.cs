@@ -14,7 +14,7 @@ internal sealed class RoundCommit
     private readonly Queue<(string Name, Action<int> Do)> _steps = new();
     private JournalRecord _record;
 
-    public RoundCommit(ReceiverDisk disk, RoundBuffer content, RoundEnd end)
+    public RoundCommit(ReceiverDisk disk, RoundBuffer content, RoundEnd end, bool skipsTheFirstRecord)
     {
         _disk = disk;
         _content = content;
@@ -31,7 +31,7 @@ internal sealed class RoundCommit
         {
             byte[] state = content.DeviceState();
             Then("device state", upTo => _record = disk.WriteDevice(state, _record, upTo));
-            if (!content.GoesStraightIn)
+            if (!content.GoesStraightIn && !skipsTheFirstRecord)
             {
                 Then("journal: to apply", upTo => Journal(_record with { ToApply = [.. content.Places] }, upTo));
             }

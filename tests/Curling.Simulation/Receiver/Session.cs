@@ -228,7 +228,7 @@ internal sealed class Session
     private void StartCommit(long round)
     {
         (RoundBuffer content, RoundEnd end) = _whole.Take(round);
-        RoundCommit commit = new(Disk, content, end);
+        RoundCommit commit = new(Disk, content, end, _world.Defect.SkipsTheFirstRecord);
         Commit = commit;
         bool slow = _history.Chance(10);
         int failsAt = StandbyFails() ? _history.Between(1, commit.Steps) : 0;
@@ -334,7 +334,11 @@ internal sealed class Session
         }
 
         _lastTick = now;
-        Take(null, new ReceiverInput.Tick(Connection is null || now < _graceUntil ? now : Connection.Heard));
+        bool grace = now < _graceUntil && !_world.Defect.HasNoGrace;
+        bool unread = Connection is { Link.ToReceiver.HasUnread: true };
+        ReceiverConnection? connection = Connection;
+        Take(null, new ReceiverInput.Tick(connection is null || grace ? now : connection.Heard));
+        Rules.Check(!unread || Connection == connection, Rules.Lateness, "the receiver calls its sender silent, and has not read what came from it");
         return true;
     }
 

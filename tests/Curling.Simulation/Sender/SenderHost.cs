@@ -353,9 +353,11 @@ internal sealed class SenderHost
         }
 
         _lastTick = _history.Now;
-        if (Connection is not null && _history.Now > _graceUntil
+        if (Connection is { } connection && (_history.Now > _graceUntil || _world.Defect.HasNoGrace)
             && (_history.Now - _heard).TotalMilliseconds > PairOptions.FailureTimeoutMilliseconds)
         {
+            Rules.Check(
+                !connection.Link.ToSender.HasUnread, Rules.Lateness, "the sender calls its receiver silent, and has not read what came from it");
             Step(new SenderInput.LinkLost("silence"));
         }
 
