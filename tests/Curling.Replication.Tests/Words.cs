@@ -58,6 +58,7 @@ internal static class Words
         ReceiverInput.CommitFailed failed => $"commit failed {failed.Round}",
         ReceiverInput.Damaged damaged => $"damaged {damaged.Code}",
         ReceiverInput.LinkLost lost => lost.Silent ? "link silent" : "link lost",
+        ReceiverInput.PeerRefused => "peer refused",
         ReceiverInput.PeerGoodbye goodbye => $"goodbye {goodbye.Reason}",
         ReceiverInput.PromoteAsked => "promote asked",
         ReceiverInput.EndAsked => "end asked",

@@ -10,7 +10,7 @@ namespace Curling.Simulation;
 public sealed class PairHistoriesTests(ITestOutputHelper output)
 {
     private const int Histories = 24_000;
-    private const int RecordedHistories = 1_500;
+    private const int RecordedHistories = 2_500;
 
     private static readonly Lazy<string[]> Recorded = new(() =>
     [
@@ -29,7 +29,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(ReleasesOutputOnSent), Rules.OutputCommit)]
     [InlineData(nameof(OneRoundTooManyInFlight), Rules.InFlight)]
     [InlineData(nameof(ResumesAfterTheLastRound), Rules.OneGuest)]
-    [InlineData(nameof(NeverResumes), Rules.Switchover)]
+    [InlineData(nameof(NeverResumes), Rules.OutputCommit)]
     [InlineData(nameof(CommitsAnIncompleteRound), Rules.CommitOrder)]
     [InlineData(nameof(SaysCompleteTooEarly), Rules.OutputCommit)]
     [InlineData(nameof(DropsWholeRoundsAtPromotion), Rules.NothingLost)]
@@ -43,6 +43,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(PromotesAPartialRound), Rules.AllOrNothing)]
     [InlineData(nameof(IgnoresTheGeneration), Rules.Generation)]
     [InlineData(nameof(AppliesBeforeTheJournal), Rules.AllOrNothing)]
+    [InlineData(nameof(CopiesBeforeItProtects), Rules.AllOrNothing)]
     [InlineData(nameof(TakesItsLatenessForSilence), Rules.Lateness)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
@@ -120,6 +121,12 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData("dies at \"journal\"")]
     [InlineData("dies while it takes the round up")]
     [InlineData("finds round")]
+    [InlineData("receiver  is stopped by its operator")]
+    [InlineData("receiver left")]
+    [InlineData("link silent")]
+    [InlineData("output is full")]
+    [InlineData("promotes without a fence")]
+    [InlineData("peer refused")]
     [InlineData("damaged Protocol")]
     [InlineData("damaged Round")]
     [InlineData("starts again, as s2")]
@@ -150,6 +157,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
         nameof(CommitsBeforeTheDigestCheck) => new CommitsBeforeTheDigestCheck(),
         nameof(PromotesAPartialRound) => new PromotesAPartialRound(),
         nameof(IgnoresTheGeneration) => new IgnoresTheGeneration(),
+        nameof(CopiesBeforeItProtects) => new CopiesBeforeItProtects(),
         nameof(AppliesBeforeTheJournal) => new AppliesBeforeTheJournal(),
         nameof(TakesItsLatenessForSilence) => new TakesItsLatenessForSilence(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),

@@ -20,8 +20,14 @@ internal sealed record PairOptions(
     public const int TickMilliseconds = 40;
     public const int HeartbeatMilliseconds = 75;
 
+    /// <summary>A tick that comes later than this after the one before tells a daemon that it was held up.</summary>
+    public const int LatenessMilliseconds = TickMilliseconds + (FailureTimeoutMilliseconds / 4);
+
     /// <summary>What silence alone leads to.</summary>
     public FailureAction OnSilence { get; init; } = FailureAction.Promote;
+
+    /// <summary>Whether output that waits asks for a round.</summary>
+    public bool OutputAsksForRounds { get; init; }
 
     /// <summary>The rest between rounds.</summary>
     public int IntervalMilliseconds { get; init; }
@@ -47,6 +53,7 @@ internal sealed record PairOptions(
         history.Seed % 4 == 0)
     {
         OnSilence = history.Chance(85) ? FailureAction.Promote : FailureAction.Hold,
+        OutputAsksForRounds = history.Chance(50),
         IntervalMilliseconds = history.Chance(50) ? 0 : history.Between(1, 60),
         FlipsPerMille = history.Chance(25) ? history.Between(1, 20) : 0,
         Splits = history.Pick(0, 5, 40),

@@ -169,7 +169,15 @@ internal sealed class PairWorld : IDisposable
                 break;
             case < 56:
                 GuestMayEnd = true;
-                Receiver.Crash(silent: History.Chance(30));
+                if (History.Chance(15))
+                {
+                    Receiver.Stop();
+                }
+                else
+                {
+                    Receiver.Crash(silent: History.Chance(30));
+                }
+
                 History.In(History.Between(0, 300), Receiver.Restart);
                 break;
             case < 59:
@@ -192,8 +200,18 @@ internal sealed class PairWorld : IDisposable
                 Sender.Tell(new SenderInput.Switchover());
                 break;
             case < 92:
-                Note("promote");
-                Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked());
+                if (History.Chance(15))
+                {
+                    Note("the operator turns the primary off, and promotes without a fence");
+                    FencePrimary();
+                    Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked(Fence: false));
+                }
+                else
+                {
+                    Note("promote");
+                    Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked());
+                }
+
                 break;
             case < 95:
                 GuestMayEnd = true;

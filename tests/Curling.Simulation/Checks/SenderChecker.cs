@@ -69,6 +69,9 @@ internal sealed class SenderChecker(PairWorld world)
         Check(
             input is not (SenderInput.Completed or SenderInput.Committed) || outputs.All(o => o is not SenderOutput.CloseLink),
             Answers, $"the sender closes the link because of \"{Words.Of(input)}\"");
+        Check(
+            _finalRound == 0 || outputs.All(o => o is not SenderOutput.ReleaseAllOutput) || outputs.Any(o => o is SenderOutput.ResumeGuest),
+            OutputCommit, $"all output is released after the last round {_finalRound}, and the guest does not go on here");
         foreach (SenderOutput output in outputs)
         {
             Said(output);

@@ -15,6 +15,9 @@ internal class Defect
     /// <summary>A round is whole when its marker comes, whatever came before it.</summary>
     public virtual bool SkipsTheDigest => false;
 
+    /// <summary>Pages are protected again only when they were copied: what is written meanwhile is in no copy.</summary>
+    public virtual bool ProtectsAfterTheCopy => false;
+
     /// <summary>The journal hears of a round only when it is in the standby's memory.</summary>
     public virtual bool SkipsTheFirstRecord => false;
 

@@ -165,3 +165,9 @@ internal sealed class TakesItsLatenessForSilence : Defect
 {
     public override bool HasNoGrace => true;
 }
+
+/// <summary>Pages are copied first and protected second.</summary>
+internal sealed class CopiesBeforeItProtects : Defect
+{
+    public override bool ProtectsAfterTheCopy => true;
+}

@@ -17,8 +17,8 @@ internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderC
     private long _protection;
     private long _lastCut;
 
-    /// <summary>Frames that left.</summary>
-    public long Left => _left;
+    /// <summary>Frames wait for the next cut.</summary>
+    public bool WantsRound => _gate.WantsRound;
 
     /// <summary>Time passes: the guest sends while it runs, QEMU's socket is read, what may leave leaves.</summary>
     public void Pass(bool guestRuns)

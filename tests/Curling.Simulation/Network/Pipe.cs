@@ -13,8 +13,11 @@ internal sealed class Pipe(History history, string name, PairOptions options, Fu
     private bool _closed;
     private bool _swallows;
 
-    /// <summary>Something has arrived before this moment and was not read.</summary>
-    public bool HasUnread => _arrived.Count > 0 && _unreadSince < history.Milliseconds;
+    /// <summary>Whether something arrived before a moment, in milliseconds, and was not read yet.</summary>
+    public bool HasUnreadFromBefore(double moment) => _arrived.Count > 0 && _unreadSince < moment;
+
+    /// <summary>The end of the stream is the network's word, after nobody answered: the peer may live.</summary>
+    public bool TimedOut { get; private set; }
 
     /// <summary>Called when there is something to read.</summary>
     public Action Readable { get; set; } = () => { };
@@ -70,6 +73,7 @@ internal sealed class Pipe(History history, string name, PairOptions options, Fu
         _underWay.Clear();
         if (tell)
         {
+            TimedOut = history.Chance(30);
             _last = Math.Max(_last, history.Milliseconds + history.Between(0, 40));
             Plan(ReadOnlyMemory<byte>.Empty);
         }

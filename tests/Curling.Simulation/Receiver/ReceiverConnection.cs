@@ -112,6 +112,12 @@ internal sealed class ReceiverConnection(ReceiverHost host, Link link)
 
             if (piece.IsEmpty)
             {
+                if (link.ToReceiver.TimedOut)
+                {
+                    last = new ReceiverInput.LinkLost("nobody answers", Silent: true);
+                    return false;
+                }
+
                 _reader.End();
                 last = new ReceiverInput.LinkLost("closed");
                 return false;

@@ -46,7 +46,7 @@ internal sealed class ReceiverHost(PairWorld world)
         {
             if (!silent && session.Disk.IsRecorded)
             {
-                if (session.Commit is { IsDone: false } commit && _history.Chance(60))
+                if (session.Commit is { IsDone: false, IsGivenUp: false } commit && _history.Chance(60))
                 {
                     _history.Note("receiver", $"dies at \"{commit.Tear(_history.Between(0, 99))}\" of the commit of round {commit.Round}");
                 }
@@ -65,6 +65,36 @@ internal sealed class ReceiverHost(PairWorld world)
             {
                 session.Connection?.Link.ToSender.Tear();
             }
+        }
+
+        Current = null;
+    }
+
+    /// <summary>The operator stops the daemon: the sender is told, and what a sender will not begin anew is left for a later receiver.</summary>
+    public void Stop()
+    {
+        if (!Alive)
+        {
+            return;
+        }
+
+        _history.Note("receiver", "is stopped by its operator");
+        Process.End();
+        _left = null;
+        if (Current is { } session)
+        {
+            session.Gone = true;
+            session.GuestRuns = false;
+            while (session.Commit is { IsDone: false, IsGivenUp: false } commit)
+            {
+                commit.Next();
+            }
+
+            bool keep = session.Machine is { CommittedRound: > 0, IsHeld: true } && session.Connection is null && session.Disk.IsRecorded;
+            _left = keep ? session.Disk : null;
+            _leftSession = session;
+            session.Connection?.Writer.Send(FrameType.Goodbye, (ushort)GoodbyeReason.ReceiverStop, "stopped");
+            session.Connection?.Writer.Close();
         }
 
         Current = null;

@@ -56,6 +56,9 @@ internal sealed class RoundCommit
 
     public bool IsDone => _steps.Count == 0;
 
+    /// <summary>It failed, and is not gone on with.</summary>
+    public bool IsGivenUp { get; private set; }
+
     public int Steps => _steps.Count;
 
     /// <summary>Does the next step.</summary>
@@ -84,6 +87,7 @@ internal sealed class RoundCommit
         }
         else
         {
+            IsGivenUp = true;
             _content.KeepForever();
         }
     }

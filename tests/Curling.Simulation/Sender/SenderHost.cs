@@ -21,7 +21,7 @@ internal enum GuestState
 /// One run of the sender's daemon and its guest: carries out what the machine says, with the delays and races of the real one. A sender
 /// that is started again is another run, with another guest.
 /// </summary>
-internal sealed class SenderHost
+internal sealed partial class SenderHost
 {
     private const int HandshakeMilliseconds = 1_000;
     private static readonly JsonElement Definition = JsonDocument.Parse("""{"name":"guest"}""").RootElement;
@@ -50,7 +50,10 @@ internal sealed class SenderHost
         _guest = new SimulatedGuest(_history, number);
         _output = new GuestOutput(world, _guest, Checker);
         SenderSettings settings = new(
-            world.Options.Incremental, world.Options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(40), TimeSpan.FromMilliseconds(250));
+            world.Options.Incremental, world.Options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(40), TimeSpan.FromMilliseconds(250))
+        {
+            OutputAsksForRounds = world.Options.OutputAsksForRounds,
+        };
         Machine = new SenderMachine(world.Defect.Settings(settings)) { Interval = TimeSpan.FromMilliseconds(world.Options.IntervalMilliseconds) };
         _process.Every(PairOptions.TickMilliseconds, () => IsUp && CheckSilence());
         _process.Every(PairOptions.HeartbeatMilliseconds, () => IsUp && Beat());
@@ -143,6 +146,11 @@ internal sealed class SenderHost
         }
 
         SenderChecker.After(input, Guest);
+        if (input is SenderInput.Captured && _output.WantsRound)
+        {
+            Tell(SenderInput.OutputWaits.Instance);
+        }
+
         PlanTick();
     }
 
@@ -154,6 +162,8 @@ internal sealed class SenderHost
                 Connect();
                 break;
             case SenderOutput.CloseLink:
+                // A sender that lives and only wants another connection must not look like one that died.
+                Connection?.Writer.Send(FrameType.Refusal, (ushort)RefusalCode.Protocol, "given up");
                 Connection?.Close();
                 Connection = null;
                 break;
@@ -283,71 +293,11 @@ internal sealed class SenderHost
         Step(new SenderInput.LinkLost("no connection"));
     }
 
-    private void Capture(RoundBegin begin, bool final, SenderConnection? connection)
-    {
-        RoundSender? round = null;
-        if (connection is not null)
-        {
-            round = new RoundSender(_world, connection.Writer, _encoder, begin);
-            round.Begin();
-        }
-
-        bool incremental = begin.Kind == RoundKind.Incremental;
-        List<int> copied = begin.Kind == RoundKind.Full ? [] : _guest.TakeDirty(all: !incremental);
-        _process.In(_history.Between(1, incremental ? 6 : 20), () =>
-        {
-            // Protected first, copied second: what is written between the two is in the next copy as well.
-            _output.Pass(Guest == GuestState.Running);
-            if (connection == Connection)
-            {
-                round?.Pages(_guest, copied);
-            }
-
-            long qemu = Math.Max(0, _qemuStalledUntil - _history.Milliseconds);
-            _process.In(qemu + _history.Between(0, incremental ? 6 : 20), () => Cut(begin, final, connection, round));
-        });
-    }
-
-    private void Cut(RoundBegin begin, bool final, SenderConnection? connection, RoundSender? round)
-    {
-        if (!IsUp || Guest == GuestState.Dead)
-        {
-            return;
-        }
-
-        bool fails = _history.Chance(_world.Options.FailingCaptures) && _world.Faulty;
-        if (fails || connection is null || round is null || (connection != Connection && _history.Chance(60)))
-        {
-            // A last round that fails may leave the guest stopped: the machine has to say that it goes on.
-            Guest = final ? GuestState.Stopped : Guest;
-            _process.In(_history.Between(0, 3), () => Step(new SenderInput.CaptureFailed(begin.Round, "failed")));
-            return;
-        }
-
-        Guest = final ? GuestState.Stopped : Guest;
-        Checker.Cut(begin.Round, _guest.Now());
-        if (begin.Kind == RoundKind.Full)
-        {
-            round.Content(SectionKind.Stream, [.. _guest.Memory, .. _guest.DeviceState()]);
-        }
-        else if (connection == Connection)
-        {
-            round.Pages(_guest, _guest.TakeDirty(all: false));
-            round.Content(SectionKind.DeviceState, _guest.DeviceState());
-        }
-
-        _output.Cut(begin.Round, connection == Connection);
-        round.End(final);
-
-        // The end of the round is on the wire; the report of the capture may be late.
-        _process.In(
-            _history.Chance(8) ? _history.Between(20, 120) : _history.Between(0, 3), () => Step(new SenderInput.Captured(begin.Round)));
-    }
-
     private bool CheckSilence()
     {
         // Our own lateness is not the peer's silence.
-        if ((_history.Now - _lastTick).TotalMilliseconds > PairOptions.TickMilliseconds + (PairOptions.FailureTimeoutMilliseconds / 4.0))
+        bool heldUp = (_history.Now - _lastTick).TotalMilliseconds > PairOptions.LatenessMilliseconds;
+        if (heldUp)
         {
             _graceUntil = _history.Now + TimeSpan.FromMilliseconds(PairOptions.FailureTimeoutMilliseconds / 2.0);
         }
@@ -356,8 +306,9 @@ internal sealed class SenderHost
         if (Connection is { } connection && (_history.Now > _graceUntil || _world.Defect.HasNoGrace)
             && (_history.Now - _heard).TotalMilliseconds > PairOptions.FailureTimeoutMilliseconds)
         {
-            Rules.Check(
-                !connection.Link.ToSender.HasUnread, Rules.Lateness, "the sender calls its receiver silent, and has not read what came from it");
+            bool cameInTime = connection.Link.ToSender.HasUnreadFromBefore(
+                _heard.TotalMilliseconds + PairOptions.FailureTimeoutMilliseconds);
+            Rules.Check(!(heldUp && cameInTime), Rules.Lateness, "the sender calls its receiver silent, and has not read what came from it");
             Step(new SenderInput.LinkLost("silence"));
         }
 
@@ -367,6 +318,11 @@ internal sealed class SenderHost
     private bool Beat()
     {
         Connection?.Writer.Send(FrameType.Heartbeat, new byte[Heartbeat.Bytes]);
+        if (_output.WantsRound)
+        {
+            Step(_history.Chance(20) ? SenderInput.OutputFull.Instance : SenderInput.OutputWaits.Instance);
+        }
+
         return true;
     }
 
