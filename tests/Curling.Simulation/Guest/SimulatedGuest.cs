@@ -48,8 +48,10 @@ internal sealed class SimulatedGuest(History history, int number)
         }
         else
         {
-            int offset = history.Between(0, (ProtocolLimits.PageBytes / 8) - 1) * 8;
-            BinaryPrimitives.WriteInt64LittleEndian(Memory.AsSpan(at + offset), (_steps << 8) + number);
+            // Now and then what stood there before comes back: a delta against the wrong content shows only then.
+            bool again = history.Chance(30);
+            int offset = (again ? history.Between(0, 3) : history.Between(4, (ProtocolLimits.PageBytes / 8) - 1)) * 8;
+            BinaryPrimitives.WriteInt64LittleEndian(Memory.AsSpan(at + offset), again ? offset + 1 : (_steps << 8) + number);
         }
 
         _dirty[page] = true;
