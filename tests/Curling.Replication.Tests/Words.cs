@@ -63,6 +63,7 @@ internal static class Words
         ReceiverInput.CommitFailed failed => $"commit failed {failed.Round}",
         ReceiverInput.Damaged damaged => $"damaged {damaged.Code}",
         ReceiverInput.LinkLost lost => lost.Silent ? "link silent" : "link lost",
+        ReceiverInput.PeerRefused => "peer refused",
         ReceiverInput.PeerGoodbye goodbye => $"goodbye {goodbye.Reason}",
         ReceiverInput.PromoteAsked => "promote asked",
         ReceiverInput.VouchAsked asked => $"vouch asked {asked.Sequence}",

@@ -116,12 +116,8 @@ internal sealed partial class GuestSession
 
     private void StartCommit(long round)
     {
-        if (!_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next) || next.End.Round != round)
-        {
-            throw new InvalidOperationException($"round {round} is to be committed, but another stands first");
-        }
-
-        Watch(Task.Run(() => Commit(next.Content, next.End)));
+        (RoundContent content, RoundEnd end) = _whole.Take(round);
+        Watch(Task.Run(() => Commit(content, end)));
     }
 
     private void Commit(RoundContent content, RoundEnd end)
@@ -306,11 +302,7 @@ internal sealed partial class GuestSession
     {
         // A sender in here uses the guest's QEMU and network to its end.
         await StopProtectionAsync();
-        while (_whole.TryDequeue(out (RoundContent Content, RoundEnd End) next))
-        {
-            next.Content.Dispose();
-        }
-
+        _whole.Clear();
         if (Interlocked.Exchange(ref _standby, null) is { } standby)
         {
             await standby.DisposeAsync();

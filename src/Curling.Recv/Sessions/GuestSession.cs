@@ -35,7 +35,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private readonly Channel<(Link? Link, ReceiverInput Input)> _inputs = Channel.CreateUnbounded<(Link?, ReceiverInput)>(
         new UnboundedChannelOptions { SingleReader = true });
 
-    private readonly ConcurrentQueue<(RoundContent Content, RoundEnd End)> _whole = new();
+    private readonly WholeRounds<RoundContent> _whole = new(content => content.Dispose());
     private readonly ConcurrentBag<List<Chunk>> _chunkLists = [];
     private readonly ChunkPool _pool;
     private readonly CancellationTokenSource _cancellation = new();
@@ -348,7 +348,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             _anyWhole = true;
         }
 
-        _whole.Enqueue((content, end));
+        _whole.Add(content, end);
         Post(link, new ReceiverInput.RoundWhole(end));
     }
 
@@ -489,7 +489,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             // Of a connection that was given up: what it still brings counts for nothing.
             if (input is ReceiverInput.RoundWhole stale)
             {
-                DropWhole(stale.End.Round);
+                _whole.Drop(stale.End.Round);
             }
 
             return;
@@ -510,15 +510,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
         if (input is ReceiverInput.RoundWhole refused && (!held || _machine.IsOver))
         {
-            DropWhole(refused.End.Round);
-        }
-    }
-
-    private void DropWhole(long round)
-    {
-        if (_whole.TryPeek(out (RoundContent Content, RoundEnd End) next) && next.End.Round == round && _whole.TryDequeue(out next))
-        {
-            next.Content.Dispose();
+            _whole.Drop(refused.End.Round);
         }
     }
 }

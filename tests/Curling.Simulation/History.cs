@@ -1,11 +1,11 @@
 using System.Globalization;
 using System.Text;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>Time, chance and the record of one history: everything that happens comes from one seed.</summary>
 /// <remarks>Not thread-safe. Time is whole milliseconds; what is due at the same time happens in the order it was planned.</remarks>
-internal sealed class Simulation(int seed, bool record)
+internal sealed class History(int seed, bool record)
 {
     private readonly PriorityQueue<Action, long> _due = new();
     private readonly Random _random = new(seed);
@@ -49,8 +49,8 @@ internal sealed class Simulation(int seed, bool record)
     public void Note(string who, string what) =>
         _lines?.Add(string.Create(CultureInfo.InvariantCulture, $"{Milliseconds,7} ms  {who,-9} {what}"));
 
-    /// <summary>The last lines of the history.</summary>
-    public string History(int lines)
+    /// <summary>The last lines of the record.</summary>
+    public string Text(int lines)
     {
         StringBuilder text = new();
         if (_lines is { } all)

@@ -2,10 +2,10 @@ using Curling.Protocol;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation.Defects;
 
-/// <summary>Output leaves when a round is captured instead of when it is complete.</summary>
-internal sealed class ReleasesAtCapture : Defect
+/// <summary>Output leaves when a round is sent instead of when it is complete.</summary>
+internal sealed class ReleasesOutputOnSent : Defect
 {
     public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs) =>
         input is SenderInput.Captured captured ? [.. outputs, new SenderOutput.ReleaseOutput(captured.Round)] : outputs;
@@ -21,12 +21,14 @@ internal sealed class OneRoundTooManyInFlight : Defect
 /// <summary>The guest is resumed when the link goes after the last round of a switchover.</summary>
 internal sealed class ResumesAfterTheLastRound : Defect
 {
+    private long _last;
     private bool _final;
 
     public override IReadOnlyList<SenderOutput> Out(SenderInput input, IReadOnlyList<SenderOutput> outputs)
     {
+        _last = outputs.OfType<SenderOutput.CaptureRound>().FirstOrDefault(c => c.Final)?.Begin.Round ?? _last;
+        _final |= input is SenderInput.Captured captured && captured.Round == _last;
         _final &= outputs.All(o => o is not SenderOutput.ResumeGuest);
-        _final |= outputs.Any(o => o is SenderOutput.CaptureRound { Final: true });
         if (!_final || input is not SenderInput.LinkLost)
         {
             return outputs;
@@ -131,4 +133,41 @@ internal sealed class StopsTheSenderWhileItFences : Defect
 internal sealed class CutsOutputLate : Defect
 {
     public override bool RaisesTheEpochLate => true;
+}
+
+/// <summary>A round is committed without a look at its digest and counts.</summary>
+internal sealed class CommitsBeforeTheDigestCheck : Defect
+{
+    public override bool SkipsTheDigest => true;
+}
+
+/// <summary>The standby is promoted with what has arrived of a round that is not whole.</summary>
+internal sealed class PromotesAPartialRound : Defect
+{
+    public override bool PromotesPartialRounds => true;
+}
+
+/// <summary>A sender that is told of a newer generation takes it for a lost link, and goes on.</summary>
+internal sealed class IgnoresTheGeneration : Defect
+{
+    public override SenderInput In(SenderInput input) =>
+        input is SenderInput.Refused { Code: RefusalCode.Superseded } ? new SenderInput.LinkLost("planted") : input;
+}
+
+/// <summary>A round is put into the standby's memory before the journal says so.</summary>
+internal sealed class AppliesBeforeTheJournal : Defect
+{
+    public override bool SkipsTheFirstRecord => true;
+}
+
+/// <summary>A daemon that was held up takes its own lateness for the silence of its peer.</summary>
+internal sealed class TakesItsLatenessForSilence : Defect
+{
+    public override bool HasNoGrace => true;
+}
+
+/// <summary>Pages are copied first and protected second.</summary>
+internal sealed class CopiesBeforeItProtects : Defect
+{
+    public override bool ProtectsAfterTheCopy => true;
 }

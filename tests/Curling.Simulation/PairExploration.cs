@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
+using Curling.Simulation.Defects;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation;
 
 /// <summary>What came of one history.</summary>
 /// <param name="Seed">Its seed.</param>
@@ -21,32 +22,37 @@ internal static class PairExploration
     /// <summary>Plays one history.</summary>
     public static PairResult Play(int seed, Func<Defect> defect, bool record)
     {
-        PairWorld world = new(seed, defect(), record);
+        using PairWorld world = new(seed, defect(), record);
         try
         {
             world.Play();
-            return new PairResult(seed, world.Simulation.Events, null, "", History(world));
+            return new PairResult(seed, world.History.Events, null, "", History(world));
         }
         catch (PairViolationException e)
         {
-            return new PairResult(seed, world.Simulation.Events, e.Rule, e.Message[(e.Rule.Length + 2)..], History(world));
+            return new PairResult(seed, world.History.Events, e.Rule, e.Message[(e.Rule.Length + 2)..], History(world));
         }
 #pragma warning disable CA1031 // Any exception of a machine is a finding.
         catch (Exception e)
 #pragma warning restore CA1031
         {
-            return new PairResult(seed, world.Simulation.Events, e.GetType().Name, e.ToString(), History(world));
+            return new PairResult(seed, world.History.Events, e.GetType().Name, e.ToString(), History(world));
         }
     }
 
     /// <summary>Plays the histories of seeds that follow each other; a failing one is played again and recorded.</summary>
-    public static PairResult? FindFailure(int firstSeed, int count, Func<Defect> defect, out int failures)
+    /// <param name="firstSeed">The first seed.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="defect">What is planted.</param>
+    /// <param name="failures">How many of them break a rule.</param>
+    /// <param name="rule">Only failures of this rule count; null for any.</param>
+    public static PairResult? FindFailure(int firstSeed, int count, Func<Defect> defect, out int failures, string? rule = null)
     {
         ConcurrentBag<PairResult> failed = [];
         Parallel.For(firstSeed, firstSeed + count, seed =>
         {
             PairResult result = Play(seed, defect, record: false);
-            if (result.Rule is not null)
+            if (result.Rule is not null && (rule is null || result.Rule == rule))
             {
                 failed.Add(result);
             }
@@ -57,5 +63,5 @@ internal static class PairExploration
     }
 
     private static string History(PairWorld world) =>
-        world.Simulation.Records ? $"{world.Options}\n{world.Simulation.History(HistoryLines)}" : "";
+        world.History.Records ? $"{world.Options}\n{world.History.Text(HistoryLines)}" : "";
 }

@@ -1,36 +1,35 @@
 using Curling.Replication.Output;
 using Curling.Replication.Sender;
+using Curling.Simulation.Checks;
 
-namespace Curling.Replication.Tests.Exploration;
+namespace Curling.Simulation.Guest;
 
 /// <summary>
 /// What the guest sends in a history, and the real gate before it. Each frame knows after which cut of which protection it was sent,
 /// which the gate does not.
 /// </summary>
-/// <remarks>It has chance of its own, so that histories are the same with it and without.</remarks>
-internal sealed class GuestOutput(PairWorld world)
+internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderChecker checker)
 {
     private readonly OutputGate _gate = new(1);
-    private readonly Random _random = new(world.Simulation.Seed + 7);
     private readonly Queue<Frame> _socket = new();
     private readonly Queue<Frame> _held = new();
-    private long _sent;
     private long _left;
     private long _protection;
     private long _lastCut;
 
-    /// <summary>Frames that left.</summary>
-    public long Left => _left;
+    /// <summary>Frames wait for the next cut.</summary>
+    public bool WantsRound => _gate.WantsRound;
 
     /// <summary>Time passes: the guest sends while it runs, QEMU's socket is read, what may leave leaves.</summary>
     public void Pass(bool guestRuns)
     {
         if (guestRuns)
         {
-            Send(_random.Next(0, 3));
+            guest.Run();
+            Send(world.History.Between(0, 2));
         }
 
-        Read(_random.Next(0, 4));
+        Read(world.History.Between(0, 3));
         Leave();
     }
 
@@ -83,7 +82,7 @@ internal sealed class GuestOutput(PairWorld world)
     {
         for (; frames > 0; frames--)
         {
-            _socket.Enqueue(new Frame(_sent++, _protection, _lastCut));
+            _socket.Enqueue(new Frame(guest.Send(), _protection, _lastCut));
         }
     }
 
@@ -102,8 +101,8 @@ internal sealed class GuestOutput(PairWorld world)
         for (int i = 0; i < count; i++)
         {
             Frame frame = _held.Dequeue();
-            world.Checker.FrameLeaves(
-                frame.Number == _left++, frame.Protection == _protection ? frame.After : 0);
+            checker.FrameLeaves(
+                frame.Number, frame.Number == _left++, frame.Protection == _protection ? frame.After : 0);
         }
 
         _gate.Release(0, count);
