@@ -133,7 +133,7 @@ public sealed class ControlTests : IDisposable
             + "\"output\":{\"sync\":\"output\",\"held\":true,\"heldMicrosecondsP50\":1,\"heldMicrosecondsP99\":2,\"ackMicrosecondsP50\":9,\"inboundCopiedFrames\":3,"
             + "\"inboundCopiedBytes\":4,\"inboundLeftOutFrames\":5,\"networks\":[{\"mac\":\"52:54:00:00:00:01\",\"attach\":\"bridge:br0\","
             + "\"device\":\"curling0\",\"heldFrames\":6,\"heldBytes\":7,\"releasedFrames\":8,\"releasedBytes\":9,\"droppedMisfits\":10,"
-            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14,\"overruns\":15}]},\"right\":null}",
+            + "\"droppedNoCable\":11,\"passedFrames\":12,\"passedBytes\":13,\"hostDroppedFrames\":14,\"overruns\":15}]},\"disks\":null,\"right\":null}",
             JsonSerializer.Serialize(sender, ControlJson.Default.SenderStatus));
         Assert.Contains("held: curling-recv promote web", StatusText.Format(receiver with { Sessions = [receiver.Sessions[0] with { Held = true }] }, DateTimeOffset.UtcNow));
         Assert.Contains("SUSPENDED", StatusText.Format(receiver, DateTimeOffset.UtcNow));
