@@ -14,7 +14,9 @@ namespace Curling.TestKit.Disks;
 /// <param name="Bytes">Its size, head included.</param>
 public sealed record DiskRecord(long Sequence, ulong Run, string Note, int Bytes)
 {
-    internal const int HeadBytes = 48;
+    /// <summary>The bytes of the head.</summary>
+    public const int HeadBytes = 48;
+
     private const ulong Magic = 0x31474F4C4B534944; // "DISKLOG1"
 
     /// <summary>Reads the record at the beginning of some bytes.</summary>

@@ -5,7 +5,7 @@ using Xunit;
 namespace Curling.TestKit.Disks;
 
 /// <summary>Runs others' tools for filesystems and databases.</summary>
-internal static class DiskTool
+public static class DiskTool
 {
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(60);
 

@@ -11,6 +11,9 @@ public static class RawPatternCheck
     private const int Sector = 512;
     private const ulong Magic = 0x3157415244534944; // "DISDRAW1"
 
+    /// <summary>The block that a write goes to.</summary>
+    public static long BlockOf(long write, long blocks) => (long)(DiskRecord.Mix((ulong)write) % (ulong)blocks);
+
     /// <summary>Finds the last write.</summary>
     /// <param name="image">The image.</param>
     /// <param name="offset">Where the region begins, in bytes.</param>
@@ -42,7 +45,7 @@ public static class RawPatternCheck
         ulong[] before = new ulong[blocks];
         for (ulong n = 1; n <= highest; n++)
         {
-            ulong at = DiskRecord.Mix(n) % (ulong)blocks;
+            long at = BlockOf((long)n, blocks);
             before[at] = wanted[at];
             wanted[at] = n;
         }
