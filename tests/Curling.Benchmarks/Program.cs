@@ -2,7 +2,7 @@ using System.Globalization;
 using Curling.Benchmarks;
 using Spectre.Console;
 
-string[] known = ["transport", "rounds", "base", "compress", "net", "growth", "pieces"];
+string[] known = ["transport", "rounds", "base", "compress", "net", "disk", "growth", "pieces"];
 bool quick = args.Contains("--quick");
 bool json = args.Contains("--json");
 int plotsAt = Array.IndexOf(args, "--plots");
@@ -36,6 +36,7 @@ foreach (string scenario in wanted.Length > 0 ? wanted : known)
         "base" => RoundsScenario.BaseAsync(Report),
         "compress" => CompressScenario.RunAsync(quick, Report),
         "net" => NetScenario.RunAsync(quick, Report),
+        "disk" => DiskScenario.RunAsync(quick, Report),
         "growth" => GrowthScenario.RunAsync(quick, plots ?? Path.Combine(Path.GetTempPath(), "curling-plots"), Report),
         "pieces" => Task.Run(() => PiecesScenario.Run(quick, Report)),
         _ => RoundsScenario.RunAsync(quick, Report),

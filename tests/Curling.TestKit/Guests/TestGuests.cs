@@ -60,6 +60,37 @@ public static class TestGuests
         return path;
     }
 
+    /// <summary>
+    /// Writes the definition of the Linux guest with a disk, a network card on the hosts' bridges and a disk program; skips the test
+    /// loudly when it is not there.
+    /// </summary>
+    /// <param name="directory">Where to.</param>
+    /// <param name="name">The guest.</param>
+    /// <param name="disk">A raw image.</param>
+    /// <param name="program">The switches of the disk program, for example <c>curling.disk=log disklog.rate=50</c>.</param>
+    /// <param name="address">Its address in the hosts' network, or null for a guest without a card.</param>
+    public static string WriteWithDisk(string directory, string name, string disk, string program, string? address = null)
+    {
+        (string kernel, string initrd) = DiskKernel();
+        string network = address is null ? "" : ", \"networks\": [ { \"attach\": \"bridge:br0\" } ]";
+        string ip = address is null ? "" : $" curling.ip={address}/24";
+        return Write(
+            directory,
+            name,
+            $"\"accelerator\": \"tcg\", \"memory\": \"192MiB\", \"kernel\": \"{kernel}\", \"initrd\": \"{initrd}\","
+            + $" \"append\": \"console=ttyS0 quiet counter.ws=1 counter.rate=1{ip} {program}\","
+            + $" \"disks\": [ {{ \"path\": \"{disk}\", \"format\": \"raw\" }} ]{network}");
+    }
+
+    /// <summary>Kernel and initramfs of the Linux guest with the disk programs; skips the test loudly when they are not there.</summary>
+    public static (string Kernel, string Initrd) DiskKernel()
+    {
+        string? kernel = Environment.GetEnvironmentVariable("CURLING_LINUX_KERNEL");
+        string? initrd = Environment.GetEnvironmentVariable("CURLING_LINUX_DISK_INITRD");
+        Skip.If(string.IsNullOrEmpty(kernel) || string.IsNullOrEmpty(initrd), "the Linux guest with disk programs is not built; run eng/install-deps");
+        return (kernel!, initrd!);
+    }
+
     private static string Write(string directory, string name, string fields)
     {
         string path = Path.Combine(directory, name + ".json");
