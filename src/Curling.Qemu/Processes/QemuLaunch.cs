@@ -166,7 +166,7 @@ public static class QemuCommandLine
             line.AddRange(
                 "-blockdev",
                 $"driver=nbd,node-name={id},server.type=unix,server.path={Escape(DiskSocket(launch.Directory, i))},reconnect-delay=10,discard=unmap,read-only={readOnly}");
-            line.AddRange("-device", $"virtio-blk-pci,id=virtio-{id},drive={id},bootindex={Number(i + 1)},serial=curling-{id}");
+            line.AddRange("-device", $"virtio-blk-pci,id=virtio-{id},drive={id},bootindex={Number(i + 1)},serial=curling-{id},werror=report,rerror=report");
         }
     }
 
