@@ -96,7 +96,7 @@ public sealed partial class DiskTests(ITestOutputHelper output)
 
             Assert.True((await receiver.PromoteAsync("disk")).Ok);
             await receiver.UntilPromotedAsync("disk");
-            await new SerialText(held.Serial!).UntilAsync("written=");
+            await new SerialText(held.Serial!).UntilWrittenAsync(there + 1);
             await receiver.StopAsync();
             Assert.True(RawPatternCheck.Check(Replica(lab), 8 << 20, Region, Block) > there);
             await lab.ClearAwayAsync();
@@ -166,7 +166,7 @@ public sealed partial class DiskTests(ITestOutputHelper output)
             Assert.InRange(there, 1, here);
             Assert.True((await next.PromoteAsync("disk")).Ok);
             await next.UntilPromotedAsync("disk");
-            await new SerialText(found.Serial!).UntilAsync("written=");
+            await new SerialText(found.Serial!).UntilWrittenAsync(there + 1);
             await next.StopAsync();
             Assert.True(RawPatternCheck.Check(Replica(lab), 8 << 20, 32 << 20, Block) > there);
         }
