@@ -83,7 +83,8 @@ public sealed class PlainGuest : IAsyncDisposable
         return reader.ReadToEnd();
     }
 
-    private static int FreePort()
+    /// <summary>A port on loopback that nobody has now.</summary>
+    public static int FreePort()
     {
         using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         socket.Bind(new IPEndPoint(IPAddress.Loopback, 0));
