@@ -53,7 +53,7 @@ internal sealed class MatrixRun
         lab.Own(toArbiter);
         string[] options =
         [
-            "--arbiter", string.Create(CultureInfo.InvariantCulture, $"etcd:http://127.0.0.1:{toArbiter.Port}"), "--arbiter-ttl", "2s",
+            "--arbiter", string.Create(CultureInfo.InvariantCulture, $"etcd:http://127.0.0.1:{toArbiter.Port}"), "--arbiter-ttl", "3s",
             "--failure-timeout", "1s",
         ];
         Receiver receiver = await lab.StartReceiverAsync([.. options, .. FaultOf(cell.Moment, "recv-", "promote-")]);
