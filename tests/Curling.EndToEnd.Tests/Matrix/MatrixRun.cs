@@ -100,7 +100,9 @@ internal sealed class MatrixRun
         }
 
         await held.UntilLogAsync("fault: ");
-        int primary = (await SafeAsync(async () => (await _sender.StatusAsync()).GuestPid)) ?? _watch.Sender?.GuestPid ?? 0;
+
+        // Asked only when the watch does not know yet: a sender that is switching over answers nobody else, and the moment passes.
+        int primary = _watch.Sender?.GuestPid ?? (await SafeAsync(async () => (await _sender.StatusAsync()).GuestPid)) ?? 0;
         int standby = _watch.Session?.StandbyPid ?? (await SafeAsync(async () => (await _receiver.SessionAsync(Guest))?.StandbyPid)) ?? 0;
         await DoAsync(primary, standby);
         await _switchover.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
