@@ -132,7 +132,10 @@ public sealed record MatrixCell(Subject Subject, Deed Deed, Moment Moment)
         // The guest was handed over, and the only one who knows whether it runs there is gone.
         (Subject.Receiver, Deed.Kill, Moment.Promotion) => Runs(Place.Nowhere, receiver: [Killed]),
         (Subject.Receiver, Deed.Kill, _) => Runs(Place.Primary, receiver: [Killed]),
-        (Subject.Standby, Deed.Kill, Moment.Promotion) => Protected,
+
+        // The generation had risen before QEMU was given the state: the primary is told that the guest has run there, which it never did. A loss that
+        // docs/failure-model.md names.
+        (Subject.Standby, Deed.Kill, Moment.Promotion) => Runs(Place.Nowhere, sender: [0]),
         (_, _, Moment.Promotion) => Runs(Place.Standby, sender: [0]),
         _ => Protected,
     };
