@@ -1,6 +1,9 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text;
+using Curling.TestKit.Daemons;
+using Curling.TestKit.Guests;
+using Curling.TestKit.Network;
 using Xunit.Abstractions;
 
 namespace Curling.EndToEnd.Tests.Matrix;
@@ -62,6 +65,22 @@ public sealed class FailureMatrixTests(ITestOutputHelper output)
 
         Tell(log, string.Create(CultureInfo.InvariantCulture, $"{cells.Length - failed} passed, {failed} failed"));
         Assert.True(failed == 0, $"{failed} of {cells.Length} cells failed");
+    }
+
+    /// <summary>The watch over the cells would see it: without an arbiter a link that is cut makes two copies run.</summary>
+    [SkippableFact]
+    public async Task Two_copies_that_run_at_once_are_noticed()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        Receiver receiver = await lab.StartReceiverAsync("--failure-timeout", "500ms");
+        await using CuttableLink link = new(receiver.Port);
+        Sender sender = lab.StartSender(link.Endpoint, TestGuests.WriteBuiltin(lab.Directory, "twice"), "--failure-timeout", "500ms");
+        await using LifeWatch watch = new(sender, receiver, "twice");
+        await sender.UntilFreshRoundAsync();
+        await sender.UntilAsync(() => watch is { Session: not null, Printed.Primary: > 0 }, "both are watched");
+        Assert.Null(watch.Violation);
+        link.Cut();
+        await sender.UntilAsync(() => watch.Violation is not null, "two active guests are noticed");
     }
 
     /// <summary>The documentation shows what is checked: run with CURLING_MATRIX_WRITE=1 to write it anew.</summary>
