@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Qemu.Processes;
@@ -119,7 +120,10 @@ internal static class ReceiverCommands
         };
         ArbiterCommandLine arbiter = new();
         arbiter.AddTo(root);
+        FaultCommandLine faults = new();
+        faults.AddTo(root);
         root.SetAction((parsed, cancellation) => RunAsync(
+            faults.Read(parsed),
             new ReceiverOptions(
                 parsed.GetValue(listen),
                 parsed.GetValue(onFailure) == "hold" ? FailureAction.Hold : FailureAction.Promote,
@@ -154,8 +158,10 @@ internal static class ReceiverCommands
         return root;
     }
 
-    private static async Task<int> RunAsync(ReceiverOptions options, string? logFile, string logLevel, CancellationToken cancellation)
+    private static async Task<int> RunAsync(
+        IReadOnlyList<Fault> faults, ReceiverOptions options, string? logFile, string logLevel, CancellationToken cancellation)
     {
+        FaultPoint.Arm(faults);
         HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
         DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
         builder.Services.AddSingleton(TimeProvider.System);

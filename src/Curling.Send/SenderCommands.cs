@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text.Json;
 using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Linux.Memory;
@@ -128,7 +129,10 @@ internal static class SenderCommands
         };
         ArbiterCommandLine arbiter = new();
         arbiter.AddTo(root);
+        FaultCommandLine faults = new();
+        faults.AddTo(root);
         root.SetAction((parsed, cancellation) => RunAsync(
+            faults.Read(parsed),
             new SenderOptions(
                 parsed.GetValue(target),
                 parsed.GetValue(bandwidth),
@@ -196,8 +200,10 @@ internal static class SenderCommands
         return true;
     }
 
-    private static async Task<int> RunAsync(SenderOptions options, string? logFile, string logLevel, CancellationToken cancellation)
+    private static async Task<int> RunAsync(
+        IReadOnlyList<Fault> faults, SenderOptions options, string? logFile, string logLevel, CancellationToken cancellation)
     {
+        FaultPoint.Arm(faults);
         HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
         DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
         builder.Services.AddSingleton(TimeProvider.System);

@@ -234,6 +234,18 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         await third.UntilLogAsync("is not started");
     }
 
+    [SkippableFact]
+    public async Task Guest_is_started_though_etcd_answers_late()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        etcd.Silence();
+        Sender sender = StartSender(lab, etcd, "tcp:127.0.0.1:1");
+        await sender.UntilLogAsync("the arbiter does not answer");
+        etcd.Speak();
+        await sender.UntilAsync(s => s.GuestPid is not null, "the guest is started");
+    }
+
     private static async Task<(Receiver Receiver, Sender Sender)> ProtectAsync(Lab lab, EtcdServer etcd, params string[] options)
     {
         Receiver receiver = await lab.StartReceiverAsync(["--arbiter", etcd.Arbiter, "--failure-timeout", "500ms", .. options]);

@@ -155,9 +155,10 @@ internal sealed class EtcdEndpoints : IDisposable
             {
                 await call.RequestStream.WriteAsync(new LeaseKeepAliveRequest { ID = lease }, options.CancellationToken);
             }
-            catch (InvalidOperationException)
+            catch (Exception e) when (e is InvalidOperationException or IOException or HttpRequestException)
             {
-                // The call was over before it could be used: reading its answer says why.
+                // The call was over before it could be used, or its connection broke under the request, which is told as it is: reading its answer
+                // says why.
             }
 
             if (!await call.ResponseStream.MoveNext(options.CancellationToken))

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Collections.Concurrent;
 using Curling.Hosting.Arbiter;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Instances;
 using Curling.Hosting.Options;
 using Curling.Hosting.Transport;
@@ -51,6 +52,7 @@ internal sealed partial class Admission(
         try
         {
             Hello hello = await ReceiveHelloAsync(connection, cancellation);
+            await FaultPoint.HitAsync(FaultPoint.RecvHello);
             if (!greeted())
             {
                 throw new RefusedException(RefusalCode.Limit, $"{MaxHandshakes} senders are shaking hands at this moment; try again");

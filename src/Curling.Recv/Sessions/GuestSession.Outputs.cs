@@ -1,3 +1,4 @@
+using Curling.Hosting.Faults;
 using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -31,9 +32,11 @@ internal sealed partial class GuestSession
                 _link?.Writer.Post(FrameType.Complete, complete.Round);
                 break;
             case ReceiverOutput.SendCommitted committed:
+                FaultPoint.Hit(FaultPoint.RecvCommittedSaid);
                 _link?.Writer.Post(FrameType.Committed, committed.Round);
                 break;
             case ReceiverOutput.SendPromoted promoted:
+                FaultPoint.Hit(FaultPoint.PromoteAnnounced);
                 _link?.Writer.Post(FrameType.Promoted, promoted.Round);
                 break;
             case ReceiverOutput.SendVouch vouch:
@@ -124,6 +127,7 @@ internal sealed partial class GuestSession
     {
         try
         {
+            FaultPoint.Hit(FaultPoint.RecvBeforeRecord);
             JournalRecord record = new()
             {
                 Round = end.Round,
@@ -158,6 +162,7 @@ internal sealed partial class GuestSession
 
                 RoundApplier.ApplyMemory(content.Chunks, _blocks);
                 CommitDisks(content.Chunks, end);
+                FaultPoint.Hit(FaultPoint.RecvBeforeSecondRecord);
                 _journal.Write(record);
                 _committed.UseDeviceState(record);
                 if (content.Begin.Kind == RoundKind.Base)
@@ -248,6 +253,7 @@ internal sealed partial class GuestSession
     {
         try
         {
+            await FaultPoint.HitAsync(FaultPoint.PromoteAsked);
             if (promote.Fence)
             {
                 if (await Fence.RunAsync(_options, Guest.Name, _lastPeer, promote, _log, _cancellation.Token) is { } problem)
@@ -260,6 +266,7 @@ internal sealed partial class GuestSession
                 Post(null, new ReceiverInput.Fenced());
             }
 
+            await FaultPoint.HitAsync(FaultPoint.PromoteFenced);
             if (!_machine.HasRight)
             {
                 Generation++;
@@ -271,6 +278,7 @@ internal sealed partial class GuestSession
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open(_inbound.TakeSent());
             await standby.PromoteAsync(_committed.Read, _cancellation.Token);
+            await FaultPoint.HitAsync(FaultPoint.PromoteRunning);
             GuardGuest(standby);
             _network.Pass(_inbound.Take());
             _committed.Dispose();

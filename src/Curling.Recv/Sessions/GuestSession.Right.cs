@@ -1,4 +1,5 @@
 using Curling.Hosting.Arbiter;
+using Curling.Hosting.Faults;
 using Curling.Linux.Time;
 using Curling.Qemu;
 using Curling.Recv.Standby;
@@ -73,6 +74,7 @@ internal sealed partial class GuestSession : IRightEvents
             switch (answer.How)
             {
                 case TakeResult.Taken:
+                    await FaultPoint.HitAsync(FaultPoint.PromoteRightTaken);
                     Generation = right.Generation;
                     right.Guard(_network.Deadline);
                     RememberGeneration();

@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Net.Sockets;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Pages;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -112,10 +113,13 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
                 RoundBegin begin = _assembler.Begin(header, payload.Span);
                 sink.Post(link, new ReceiverInput.RoundBegan(begin));
                 _open = sink.Open(begin);
+                await FaultPoint.HitAsync(FaultPoint.RecvRoundOpen);
                 break;
             case FrameType.RoundEnd:
+                await FaultPoint.HitAsync(FaultPoint.RecvBeforeVerify);
                 RoundEnd end = _assembler.End(payload.Span);
                 await EndStraightInAsync();
+                await FaultPoint.HitAsync(FaultPoint.RecvWhole);
                 RoundContent content = _open!;
                 _open = null;
                 sink.Whole(link, content, end);
@@ -223,6 +227,7 @@ internal sealed class RoundReader(Link link, IRoundSink sink, ChunkPool pool, lo
         }
 
         sink.Progress(content.Begin, _assembler.Counts);
+        await FaultPoint.HitAsync(FaultPoint.RecvData);
     }
 
     /// <summary>

@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using Curling.Hosting.Faults;
 using Curling.Linux.Memory;
 using Curling.Protocol;
 using Curling.Qemu;
@@ -175,6 +176,8 @@ internal sealed class StandbyGuest : IStandby
             for (int count; (count = state(buffer, offset)) > 0; offset += count)
             {
                 ReadOnlyMemory<byte> left = buffer.AsMemory(0, count);
+                left = left[await socket.SendAsync(left[..(count / 2)], SocketFlags.None, cancellation)..];
+                await FaultPoint.HitAsync(FaultPoint.PromoteHalfLoaded);
                 while (!left.IsEmpty)
                 {
                     left = left[await socket.SendAsync(left, SocketFlags.None, cancellation)..];

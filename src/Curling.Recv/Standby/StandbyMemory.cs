@@ -1,3 +1,4 @@
+using Curling.Hosting.Faults;
 using Curling.Linux.Memory;
 using Curling.Linux.Tracking;
 using Curling.Protocol;
@@ -146,6 +147,11 @@ internal static class RoundApplier
     {
         for (int i = 0; i < chunks.Count; i++)
         {
+            if (i == chunks.Count / 2)
+            {
+                FaultPoint.Hit(FaultPoint.RecvHalfApplied);
+            }
+
             ApplyMemory(chunks[i], blocks);
         }
     }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Linux.Processes;
@@ -59,6 +60,7 @@ internal sealed class IncrementalCapture : IRoundCapture
             _guest.Disks.Cut(_round);
             AtCut?.Invoke(_round);
             _guest.AtCut?.Invoke(_round);
+            FaultPoint.Hit(FaultPoint.SendInCut);
         };
         _thread = new Thread(Run) { IsBackground = true, Name = "capture" };
         _thread.Start();
@@ -177,10 +179,14 @@ internal sealed class IncrementalCapture : IRoundCapture
             CopyEverything();
         }
 
+        FaultPoint.Hit(FaultPoint.SendPreCopy);
         PreCopy(isBase);
         bool waitedBefore = _frames.Waited;
+        FaultPoint.Hit(FaultPoint.SendBeforeStop);
         CaptureResult result = Cut(job.Final, waitedBefore, job.Begin.Round);
+        FaultPoint.Hit(FaultPoint.SendAfterContinue);
         SendDeviceState(rounds);
+        FaultPoint.Hit(FaultPoint.SendStateSent);
         _guest.Disks.Send(rounds);
         rounds.End(job.Begin.Round, job.Final, result.PauseMicroseconds, _guest.Disks.IsComplete(job.Begin.Round));
         return result;

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Net;
 using System.Net.Sockets;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Options;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
@@ -68,6 +69,7 @@ internal sealed class ReceiverLink : IAsyncDisposable
         SenderOptions options, Hello hello, IReadOnlyList<BootFile> files, ChunkPool pool, long windowBytes, TimeProvider time,
         CancellationToken cancellation)
     {
+        await FaultPoint.HitAsync(FaultPoint.SendHandshake);
         FrameConnection connection = new(await DialAsync(options.Target, cancellation), options.Bandwidth.BytesPerSecond, time);
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(ReadyLimit);
@@ -285,8 +287,10 @@ internal sealed class ReceiverLink : IAsyncDisposable
                 Vouched?.Invoke(vouch.Sequence, TimeSpan.FromMilliseconds(vouch.Milliseconds));
                 return null;
             case FrameType.Complete:
+                FaultPoint.Hit(FaultPoint.SendOnComplete);
                 return new SenderInput.Completed(RoundNumber.Read(header.Type, payload));
             case FrameType.Committed:
+                FaultPoint.Hit(FaultPoint.SendOnCommitted);
                 return new SenderInput.Committed(RoundNumber.Read(header.Type, payload));
             case FrameType.Promoted:
                 return new SenderInput.Promoted(RoundNumber.Read(header.Type, payload));

@@ -1,4 +1,5 @@
 using System.Threading.Channels;
+using Curling.Hosting.Faults;
 using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Protocol;
@@ -22,6 +23,7 @@ internal sealed class RoundWriter : IAsyncDisposable
     private readonly byte[] _payload = new byte[RoundEnd.Bytes];
     private readonly Task _loop;
     private RoundCounts _counts;
+    private bool _isBase;
     private long _roundBytes;
     private long _memoryBytes;
     private long _encodedBytes;
@@ -175,6 +177,7 @@ internal sealed class RoundWriter : IAsyncDisposable
             case ItemKind.Begin:
                 _digest.Reset();
                 _counts = default;
+                _isBase = item.Begin.Kind == RoundKind.Base;
                 Volatile.Write(ref _roundBytes, 0);
                 item.Begin.Write(_payload);
                 Memory<byte> begin = _payload.AsMemory(0, RoundBegin.Bytes);
@@ -182,6 +185,7 @@ internal sealed class RoundWriter : IAsyncDisposable
                 await _connection.SendAsync(FrameType.RoundBegin, begin, _lost.Token);
                 break;
             case ItemKind.End:
+                await FaultPoint.HitAsync(FaultPoint.SendBeforeEnd);
                 (item.End with { Counts = _counts, Digest = _digest.Current }).Write(_payload);
                 await _connection.SendAsync(FrameType.RoundEnd, _payload.AsMemory(0, RoundEnd.Bytes), _lost.Token);
                 break;
@@ -213,6 +217,10 @@ internal sealed class RoundWriter : IAsyncDisposable
 
             ulong hash = Count(frame.Span[DataFrame.PayloadAt..], pages);
             await _connection.SendInPlaceAsync(FrameType.RoundData, frame, hash, _lost.Token);
+            if (_isBase)
+            {
+                await FaultPoint.HitAsync(FaultPoint.SendBasePart);
+            }
         }
         finally
         {

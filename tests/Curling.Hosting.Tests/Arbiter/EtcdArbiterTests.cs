@@ -1,3 +1,5 @@
+using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Curling.Hosting.Arbiter;
@@ -68,6 +70,51 @@ public sealed class EtcdArbiterTests : IDisposable
         TakeAnswer[] answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(i => arbiter.TakeAsync(
             "g", new Holder($"id{i}", "h", "receiver", 1), 0, raise: true, CancellationToken.None)));
         Assert.Single(answers, a => a.How == TakeResult.Taken);
+    }
+
+    /// <summary>
+    /// As when etcd ends under a renewal: whatever the request is told of it and at whatever moment, it is the news that nobody answers. Anything
+    /// else would end the task that renews.
+    /// </summary>
+    [Fact]
+    public async Task Connection_that_is_reset_under_a_renewal_is_an_arbiter_that_does_not_answer()
+    {
+        using Socket listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        listener.Listen(16);
+        Task resetting = ResetAsync(listener);
+        ArbiterOptions options = new([new Uri($"http://{listener.LocalEndPoint}")], TimeSpan.FromSeconds(2));
+        for (int i = 0; i < 300; i++)
+        {
+            using EtcdArbiter arbiter = new(options);
+            await Assert.ThrowsAsync<ArbiterException>(() => arbiter.RenewAsync(new Claim("g", One, 7), CancellationToken.None));
+        }
+
+        listener.Dispose();
+        await resetting;
+    }
+
+    private static async Task ResetAsync(Socket listener)
+    {
+        byte[] heard = new byte[4096];
+        try
+        {
+            for (int i = 0; ; i++)
+            {
+                using Socket socket = await listener.AcceptAsync();
+                if (i % 3 > 0)
+                {
+                    await socket.ReceiveAsync(heard);
+                    await Task.Delay(i % 3 - 1);
+                }
+
+                socket.LingerState = new LingerOption(true, 0);
+            }
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // The test is over.
+        }
     }
 
     [SkippableFact]

@@ -1,14 +1,19 @@
+using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Sockets;
 
 namespace Curling.TestKit.Network;
 
-/// <summary>A way between two daemons that can be cut: then nothing passes any more and nobody is told, as when a switch dies.</summary>
+/// <summary>
+/// A way between two programs that can be cut: then nothing passes any more and nobody is told, as when a switch dies. Or it is reset: both ends are
+/// told at once, and may come again.
+/// </summary>
 public sealed class CuttableLink : IAsyncDisposable
 {
     private readonly Socket _listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
     private readonly int _target;
     private readonly CancellationTokenSource _cancellation = new();
+    private readonly ConcurrentDictionary<Socket, bool> _sockets = new();
     private readonly Task _loop;
     private volatile TaskCompletionSource _open = new();
 
@@ -24,6 +29,27 @@ public sealed class CuttableLink : IAsyncDisposable
 
     /// <summary>Where the way begins.</summary>
     public string Endpoint => $"tcp:{_listener.LocalEndPoint}";
+
+    /// <summary>The port where the way begins.</summary>
+    public int Port => ((IPEndPoint)_listener.LocalEndPoint!).Port;
+
+    /// <summary>All connections end now, with a reset to both ends.</summary>
+    public void Reset()
+    {
+        foreach (Socket socket in _sockets.Keys)
+        {
+            try
+            {
+                // Closing with no time to linger sends a reset (socket(7), SO_LINGER).
+                socket.LingerState = new LingerOption(true, 0);
+                socket.Dispose();
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                // It has ended meanwhile.
+            }
+        }
+    }
 
     /// <summary>Nothing passes from now on.</summary>
     public void Cut() => _open = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -61,6 +87,7 @@ public sealed class CuttableLink : IAsyncDisposable
         using (near)
         using (Socket far = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp))
         {
+            _sockets[near] = _sockets[far] = true;
             try
             {
                 near.NoDelay = far.NoDelay = true;
@@ -71,6 +98,11 @@ public sealed class CuttableLink : IAsyncDisposable
             catch (Exception e) when (e is OperationCanceledException or SocketException or ObjectDisposedException)
             {
                 // The link is over.
+            }
+            finally
+            {
+                _sockets.TryRemove(near, out _);
+                _sockets.TryRemove(far, out _);
             }
         }
     }
