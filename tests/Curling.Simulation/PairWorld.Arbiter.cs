@@ -23,6 +23,10 @@ internal sealed partial class PairWorld
     /// <summary>Something that has more than one step, one of which may fail.</summary>
     public void Run(Task task) => _ = WatchAsync(task);
 
+    /// <summary>The same, for something that one other thing waits for.</summary>
+    /// <returns>What ends with it, and does not fail.</returns>
+    public Task Watched(Task task) => WatchAsync(task);
+
     public void Note(string who, string what) => History.Note(who, what);
 
     /// <summary>Output of a copy of the guest is seen by the world.</summary>

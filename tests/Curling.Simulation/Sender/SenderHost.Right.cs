@@ -11,6 +11,7 @@ internal sealed partial class SenderHost
     private const int TakeAgainMilliseconds = 100;
     private const int SlackMilliseconds = 1_000;
     private const int LastFramesMilliseconds = 50;
+    private Task _releasing = Task.CompletedTask;
     private bool _isStarted;
     private bool _suspended;
     private bool _standsStill;
@@ -141,8 +142,9 @@ internal sealed partial class SenderHost
         return (int)(done - _history.Milliseconds);
     }
 
-    private async Task ReleaseRightAsync()
+    private async Task ReleaseRightAsync(Task before)
     {
+        await before;
         long start = _history.Milliseconds;
         while (_output.Held > 0 && _history.Milliseconds - start < LastFramesMilliseconds)
         {
@@ -150,6 +152,12 @@ internal sealed partial class SenderHost
         }
 
         await Keeper!.ReleaseAsync();
+    }
+
+    private async Task WantRightAsync(Task before)
+    {
+        await before;
+        Keeper!.Want();
     }
 
     private void EndRight()

@@ -197,10 +197,10 @@ internal sealed partial class SenderHost : IRightEvents
                 Allow();
                 break;
             case SenderOutput.ReleaseRight:
-                _world.Run(ReleaseRightAsync());
+                _releasing = _world.Watched(ReleaseRightAsync(_releasing));
                 break;
             case SenderOutput.WantRight:
-                Keeper?.Want();
+                _releasing = _world.Watched(WantRightAsync(_releasing));
                 break;
             case SenderOutput.SayGoodbye goodbye:
                 (Connection ?? _handshake)?.Writer.Send(FrameType.Goodbye, (ushort)goodbye.Reason, "bye");
