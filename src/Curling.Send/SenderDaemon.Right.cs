@@ -163,8 +163,9 @@ internal sealed partial class SenderDaemon : IRightEvents
     }
 
     /// <summary>The guest stands still after its last round here; what it had sent before may still leave.</summary>
-    private async Task ReleaseRightAsync()
+    private async Task ReleaseRightAsync(Task before)
     {
+        await before;
         long start = Stopwatch.GetTimestamp();
         while (_guest!.Network.Gate.Held > 0 && Stopwatch.GetElapsedTime(start) < LastFrames)
         {
@@ -172,6 +173,13 @@ internal sealed partial class SenderDaemon : IRightEvents
         }
 
         await _right!.ReleaseAsync(ReleaseLimit);
+    }
+
+    /// <summary>The guest goes on here after all; what is being given back is given back first, or it would be for good.</summary>
+    private async Task WantRightAsync(Task before)
+    {
+        await before;
+        _right!.Want();
     }
 
     private static partial class Log

@@ -437,11 +437,11 @@ internal sealed partial class SenderDaemon : BackgroundService
                 break;
             case SenderOutput.ReleaseRight:
                 _givenBack = true;
-                _releasing = ReleaseRightAsync();
+                _releasing = ReleaseRightAsync(_releasing);
                 break;
             case SenderOutput.WantRight:
                 _givenBack = false;
-                _right?.Want();
+                _releasing = WantRightAsync(_releasing);
                 break;
             case SenderOutput.StateChanged changed:
                 Tell(changed);

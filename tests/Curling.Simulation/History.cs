@@ -10,6 +10,7 @@ internal sealed class History(int seed, bool record)
     private readonly PriorityQueue<Action, long> _due = new();
     private readonly Random _random = new(seed);
     private readonly List<string>? _lines = record ? [] : null;
+    private readonly int _thread = Environment.CurrentManagedThreadId;
     private long _planned;
 
     public int Seed => seed;
@@ -23,8 +24,16 @@ internal sealed class History(int seed, bool record)
 
     public bool Records => _lines is not null;
 
-    public void In(long milliseconds, Action action) =>
+    public void In(long milliseconds, Action action)
+    {
+        // A task that went on elsewhere would make chance of what comes from the seed. It does where two wait for the same task.
+        if (_thread != Environment.CurrentManagedThreadId)
+        {
+            throw new InvalidOperationException("a history is played by one thread");
+        }
+
         _due.Enqueue(action, ((Milliseconds + Math.Max(0, milliseconds)) << 24) + _planned++);
+    }
 
     /// <summary>Lets the next thing happen; false when nothing is planned.</summary>
     public bool Next()

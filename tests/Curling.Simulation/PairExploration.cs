@@ -22,6 +22,9 @@ internal static class PairExploration
     /// <summary>Plays one history.</summary>
     public static PairResult Play(int seed, Func<Defect> defect, bool record)
     {
+        // Tasks of a history go on inside the event that completes them, and nowhere else.
+        SynchronizationContext? context = SynchronizationContext.Current;
+        SynchronizationContext.SetSynchronizationContext(null);
         using PairWorld world = new(seed, defect(), record);
         try
         {
@@ -37,6 +40,10 @@ internal static class PairExploration
 #pragma warning restore CA1031
         {
             return new PairResult(seed, world.History.Events, e.GetType().Name, e.ToString(), History(world));
+        }
+        finally
+        {
+            SynchronizationContext.SetSynchronizationContext(context);
         }
     }
 

@@ -23,6 +23,15 @@ internal sealed record PairOptions(
     /// <summary>A tick that comes later than this after the one before tells a daemon that it was held up.</summary>
     public const int LatenessMilliseconds = TickMilliseconds + (FailureTimeoutMilliseconds / 4);
 
+    /// <summary>How long a lease of the arbiter lives.</summary>
+    public const int TtlMilliseconds = 1_000;
+
+    /// <summary>How long it takes at most to stop a guest once somebody has the time to.</summary>
+    public const int StoppingMilliseconds = 20;
+
+    /// <summary>Whether an arbiter decides who may run the guest.</summary>
+    public bool Arbiter { get; init; }
+
     /// <summary>What silence alone leads to.</summary>
     public FailureAction OnSilence { get; init; } = FailureAction.Promote;
 
@@ -44,14 +53,15 @@ internal sealed record PairOptions(
         history.Chance(80),
         history.Between(1, 4),
         history.Chance(65) ? FailureAction.Promote : FailureAction.Hold,
-        history.Between(100, 1_500),
-        history.Between(0, 8),
+        history.Seed % 3 == 1 ? history.Between(500, 4_000) : history.Between(100, 1_500),
+        history.Seed % 3 == 1 ? history.Between(0, 12) : history.Between(0, 8),
         history.Chance(15) ? 10 : 0,
         history.Chance(25) ? 3 : 0,
         history.Chance(15) ? 4 : 0,
         history.Chance(10) ? 30 : 0,
         history.Seed % 4 == 0)
     {
+        Arbiter = history.Seed % 3 == 1,
         OnSilence = history.Chance(85) ? FailureAction.Promote : FailureAction.Hold,
         OutputAsksForRounds = history.Chance(50),
         IntervalMilliseconds = history.Chance(50) ? 0 : history.Between(1, 60),

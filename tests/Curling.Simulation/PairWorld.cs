@@ -1,5 +1,7 @@
+using System.Runtime.ExceptionServices;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
+using Curling.Simulation.Arbiter;
 using Curling.Simulation.Checks;
 using Curling.Simulation.Defects;
 using Curling.Simulation.Network;
@@ -12,7 +14,7 @@ namespace Curling.Simulation;
 /// One history of a pair: a sender and a receiver, the network between them, incidents for a while, then peace, in which the
 /// pair has to find back to protection or to a proper end.
 /// </summary>
-internal sealed class PairWorld : IDisposable
+internal sealed partial class PairWorld : IDisposable
 {
     private const int PeaceMilliseconds = 15_000;
     private const int StableMilliseconds = 120;
@@ -26,6 +28,7 @@ internal sealed class PairWorld : IDisposable
         History = new History(seed, record);
         Options = PairOptions.From(History);
         Defect = defect;
+        Etcd = new SimulatedEtcd(History, PairOptions.TtlMilliseconds / 6);
         Receiver = new ReceiverHost(this);
         _senders.Add(new SenderHost(this, 1));
     }
@@ -43,6 +46,9 @@ internal sealed class PairWorld : IDisposable
     public IReadOnlyList<SenderHost> Senders => _senders;
 
     public ReceiverHost Receiver { get; }
+
+    /// <summary>The arbiter's store.</summary>
+    public SimulatedEtcd Etcd { get; }
 
     /// <summary>Whether things go wrong; false once there is peace.</summary>
     public bool Faulty { get; private set; } = true;
@@ -67,6 +73,7 @@ internal sealed class PairWorld : IDisposable
         {
             History.Note("world", "PEACE: nothing goes wrong from here on");
             Faulty = false;
+            Etcd.Heal();
             Receiver.Restart();
             _committedAtPeace = Sender.Machine.CommittedRound;
         });
@@ -74,6 +81,8 @@ internal sealed class PairWorld : IDisposable
         long settledAt = -1;
         while (History.Next())
         {
+            _failure?.Throw();
+            CheckRunning();
             if (Faulty || !Settled())
             {
                 settledAt = -1;
@@ -82,7 +91,7 @@ internal sealed class PairWorld : IDisposable
             {
                 settledAt = History.Milliseconds;
             }
-            else if (History.Milliseconds - settledAt > StableMilliseconds)
+            else if (History.Milliseconds - settledAt > (MayStillBePromoted ? 4 * PairOptions.TtlMilliseconds : StableMilliseconds))
             {
                 break;
             }
@@ -140,16 +149,22 @@ internal sealed class PairWorld : IDisposable
 
         if (!Sender.Alive || Sender.Ended is not null)
         {
-            return session is null || session.Machine.IsHeld
-                || session.Machine.State is ReceiverState.Promoted or ReceiverState.Ended or ReceiverState.Failed;
+            return session is null || session is { GuestRuns: true } || session.Machine.IsHeld
+                || session.Machine.IsOver;
         }
 
-        return Sender.Guest == GuestState.Running && Sender.Machine.State == SenderState.Protected && session?.Machine.State == ReceiverState.Protected
+        return Sender.GuestRuns && Sender.Machine.State == SenderState.Protected && session?.Machine.State == ReceiverState.Protected
             && session.Connection is not null && session.Connection.Link == Sender.Connection?.Link && Sender.Machine.CommittedRound > _committedAtPeace;
     }
 
     private void Incident()
     {
+        if (Options.Arbiter && History.Chance(45))
+        {
+            ArbiterIncident();
+            return;
+        }
+
         switch (History.Between(0, 99))
         {
             case < 14:
@@ -216,12 +231,17 @@ internal sealed class PairWorld : IDisposable
             case < 95:
                 GuestMayEnd = true;
                 Note("discard");
+                if (Receiver.Current is { } discarded)
+                {
+                    discarded.IsDiscarded = true;
+                }
+
                 Receiver.Current?.Post(null, new ReceiverInput.EndAsked("discarded"));
                 break;
             default:
                 GuestMayEnd = true;
                 Note("the standby's QEMU ends");
-                if (Receiver.Current is { GuestRuns: false } standby)
+                if (Receiver.Current is { HasGuest: false } standby)
                 {
                     standby.Post(null, new ReceiverInput.StandbyFailed("killed"));
                 }

@@ -14,11 +14,30 @@ internal sealed class SimulatedProcess(History history)
 
     public bool IsStalled => history.Milliseconds < _stalledUntil;
 
+    /// <summary>Until when it is, or was, held up.</summary>
+    public long StalledUntil => _stalledUntil;
+
+    /// <summary>For how long it was held up in all.</summary>
+    public TimeSpan HeldUp { get; private set; }
+
     public void End() => IsGone = true;
 
-    public void Stall(int milliseconds) => _stalledUntil = Math.Max(_stalledUntil, history.Milliseconds + milliseconds);
+    public void Stall(int milliseconds)
+    {
+        long until = Math.Max(_stalledUntil, history.Milliseconds + milliseconds);
+        HeldUp += TimeSpan.FromMilliseconds(until - Math.Max(_stalledUntil, history.Milliseconds));
+        _stalledUntil = until;
+    }
 
     public void In(long milliseconds, Action action) => history.In(milliseconds, () => Run(action));
+
+    /// <summary>Ends after a time; never when the process ends before.</summary>
+    public Task Delay(int milliseconds)
+    {
+        TaskCompletionSource done = new();
+        In(milliseconds, done.SetResult);
+        return done.Task;
+    }
 
     /// <summary>Does something again and again, as long as the process lives.</summary>
     public void Every(int milliseconds, Func<bool> action) => In(milliseconds, () =>

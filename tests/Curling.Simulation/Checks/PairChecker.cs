@@ -12,9 +12,12 @@ internal static class PairChecker
     {
         SenderHost sender = world.Sender;
         Session? session = world.Receiver.Current;
-        int guests = (sender.Guest == GuestState.Running ? 1 : 0) + (session is { GuestRuns: true } ? 1 : 0);
+        int guests = (sender.GuestRuns ? 1 : 0) + (session is { GuestRuns: true } ? 1 : 0);
         Check(guests <= 1, OneGuest, "the sender's guest runs on beside the promoted one");
-        if (!world.GuestMayEnd && !world.PrimaryDied)
+
+        // Who has taken the right and cannot fence waits for the operator; the sender's guest must not run any more.
+        bool waitsForFence = session is { Machine: { IsHeld: true, HasRight: true }, Checker.FenceFailed: true };
+        if (!world.GuestMayEnd && !world.PrimaryDied && !waitsForFence)
         {
             Check(guests == 1, OneGuest, $"no guest is left, though nothing but the network failed (sender: {sender.Ended})");
         }

@@ -9,7 +9,7 @@ using static Curling.Simulation.Checks.Rules;
 namespace Curling.Simulation.Checks;
 
 /// <summary>Watches one run of a sender from outside, and knows nothing of how its machine decides.</summary>
-internal sealed class SenderChecker(PairWorld world)
+internal sealed class SenderChecker(PairWorld world, SenderHost sender)
 {
     private readonly Dictionary<long, Instant> _cuts = [];
     private readonly HashSet<long> _completeSaid = [];
@@ -89,6 +89,7 @@ internal sealed class SenderChecker(PairWorld world)
     /// <param name="afterCut">The last cut that the guest had been through when it sent it; 0 when it was not protected then or since.</param>
     public void FrameLeaves(long frame, bool inOrder, long afterCut)
     {
+        world.OutputLeaves(sender.Id, sender.Keeper?.Generation ?? 1);
         Check(inOrder, OutputCommit, "frames leave in another order than the guest sent them");
         if (afterCut == 0)
         {
@@ -150,7 +151,7 @@ internal sealed class SenderChecker(PairWorld world)
                     Session? other = world.Receiver.Current;
                     Check(
                         other is null || world.GuestMayEnd || other.Checker.PromotedFrom != 0 || other.Checker.PromotionAsked
-                            || other.Checker.Whole.Any(w => w.Final),
+                            || other.Checker.Whole.Any(w => w.Final) || world.GenerationOfArbiter > (sender.Keeper?.Generation ?? long.MaxValue),
                         OneGuest, $"the sender ends as {end.How}, but the receiver is {other?.Machine.State}");
                 }
 

@@ -91,7 +91,7 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
         // Where the network alone decides, two guests may run until they hear of each other; a handover and a fence never depend on it.
         bool handedOver = Whole.Count > 0 && Whole[^1].Final;
         Check(
-            !(handedOver || (world.Options.Fences && !OperatorsRisk)) || world.Senders.All(s => s.Guest != GuestState.Running || s != _sender),
+            !(handedOver || (world.Options.Fences && !OperatorsRisk)) || world.Senders.All(s => !s.GuestRuns || s.IsHeldUp || s != _sender),
             OneGuest, "the guest was handed over or fenced, and runs on at the sender");
     }
 
@@ -143,7 +143,7 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
                 CheckPromotion(promote.Round);
                 break;
             case ReceiverOutput.SendPromoted promoted:
-                Check(taken && promoted.Round == PromotedFrom && session.GuestRuns, States, "promoted, it says, and is not");
+                Check(taken && promoted.Round == PromotedFrom && session.HasGuest, States, "promoted, it says, and is not");
                 break;
         }
     }

@@ -27,7 +27,21 @@ internal class Defect
     /// <summary>What has arrived of the open round is put into the standby that is promoted.</summary>
     public virtual bool PromotesPartialRounds => false;
 
+    /// <summary>A right counts from when the answer came, not from when it was asked for.</summary>
+    public virtual bool CountsTheLeaseFromTheAnswer => false;
+
+    /// <summary>The clock that the right is held against stands still while the daemon is held up.</summary>
+    public virtual bool HasAClockThatStandsStill => false;
+
+    /// <summary>A renewal counts without a look whether the leader that gave it still is one.</summary>
+    public virtual bool BelievesAnyLeader => false;
+
+    /// <summary>When the right has run out the guest is stopped, and what it has sent still leaves.</summary>
+    public virtual bool HasNoDeadline => false;
+
     public virtual SenderSettings Settings(SenderSettings settings) => settings;
+
+    public virtual ReceiverSettings Settings(ReceiverSettings settings) => settings;
 
     public virtual SenderInput In(SenderInput input) => input;
 

@@ -8,7 +8,7 @@ namespace Curling.Simulation.Guest;
 /// What the guest sends in a history, and the real gate before it. Each frame knows after which cut of which protection it was sent,
 /// which the gate does not.
 /// </summary>
-internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderChecker checker)
+internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderChecker checker, Func<bool> isOpen)
 {
     private readonly OutputGate _gate = new(1);
     private readonly Queue<Frame> _socket = new();
@@ -16,6 +16,9 @@ internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderC
     private long _left;
     private long _protection;
     private long _lastCut;
+
+    /// <summary>Frames that have not left.</summary>
+    public int Held => _held.Count;
 
     /// <summary>Frames wait for the next cut.</summary>
     public bool WantsRound => _gate.WantsRound;
@@ -95,9 +98,11 @@ internal sealed class GuestOutput(PairWorld world, SimulatedGuest guest, SenderC
         }
     }
 
-    private void Leave()
+    /// <summary>What may leave leaves.</summary>
+    public void Leave()
     {
-        int count = _gate.Releasable(0);
+        // Whatever the gate says, nothing leaves without the right to run the guest.
+        int count = isOpen() || world.Defect.HasNoDeadline ? _gate.Releasable(0) : 0;
         for (int i = 0; i < count; i++)
         {
             Frame frame = _held.Dequeue();

@@ -166,6 +166,10 @@ internal sealed class ReceiverConnection(ReceiverHost host, Link link)
                 _open = null;
                 session.Whole(this, content, end);
                 break;
+            case FrameType.VouchAsk:
+                VouchMessage asked = VouchMessage.Read(header.Type, payload);
+                session.Post(this, new ReceiverInput.VouchAsked(asked.Sequence, TimeSpan.FromMilliseconds(asked.Milliseconds)));
+                break;
             case FrameType.Refusal:
                 session.Post(this, new ReceiverInput.PeerRefused(CodedText.Read(header.Type, payload).Text));
                 break;

@@ -14,6 +14,7 @@ internal sealed class ReceiverHost(PairWorld world)
     private readonly History _history = world.History;
     private int _sessions;
     private ReceiverDisk? _left;
+    private long _highestGeneration;
     private Session? _leftSession;
 
     public PairWorld World => world;
@@ -56,7 +57,8 @@ internal sealed class ReceiverHost(PairWorld world)
             }
 
             session.Gone = true;
-            session.GuestRuns = false;
+            session.HasGuest = false;
+            session.Keeper?.End();
             if (silent)
             {
                 session.Connection?.Link.Cut(tellSender: false, tellReceiver: false);
@@ -84,7 +86,8 @@ internal sealed class ReceiverHost(PairWorld world)
         if (Current is { } session)
         {
             session.Gone = true;
-            session.GuestRuns = false;
+            session.HasGuest = false;
+            session.Keeper?.End();
             while (session.Commit is { IsDone: false, IsGivenUp: false } commit)
             {
                 commit.Next();
@@ -140,7 +143,7 @@ internal sealed class ReceiverHost(PairWorld world)
 
         _history.Note("receiver", $"finds round {found.Round}");
         before.Checker.Found(found.Round, disk.State());
-        Make(disk, found.Round);
+        Make(disk, found.Round, before.Generation);
     }
 
     /// <summary>A connection was made; what comes on it is read by whichever process lives then.</summary>
@@ -178,8 +181,25 @@ internal sealed class ReceiverHost(PairWorld world)
         connection.Close();
     }
 
+    /// <summary>Remembers the highest generation that was seen; it outlives the host.</summary>
+    public void NoteGeneration(long generation) => _highestGeneration = Math.Max(_highestGeneration, generation);
+
     private void FindOrMake(ReceiverConnection connection, Hello hello)
     {
+        long newest = Math.Max(Current is { IsDiscarded: false } last ? last.Generation : 0, _highestGeneration);
+        if (hello.Generation < newest && Current?.Machine.State is not (ReceiverState.Promoted or ReceiverState.Promoting))
+        {
+            Refuse(connection, RefusalCode.Superseded);
+            return;
+        }
+
+        if (Current is { } older && hello.Generation > older.Generation)
+        {
+            _history.Note("receiver", $"generation {hello.Generation} takes the place of {older.Generation}");
+            older.Dispose();
+            Current = null;
+        }
+
         if (Current is { } known)
         {
             if (known.Machine is { State: ReceiverState.Promoting or ReceiverState.Promoted, IsFencing: false })
@@ -203,15 +223,19 @@ internal sealed class ReceiverHost(PairWorld world)
                 }
             }
 
-            known.Gone = true;
+            known.Dispose();
         }
 
-        Make(new ReceiverDisk(hello.Sender), restoredRound: 0).Attach(connection);
+        Make(new ReceiverDisk(hello.Sender), restoredRound: 0, hello.Generation).Attach(connection);
+        if (hello.Generation > 1)
+        {
+            NoteGeneration(hello.Generation);
+        }
     }
 
-    private Session Make(ReceiverDisk disk, long restoredRound)
+    private Session Make(ReceiverDisk disk, long restoredRound, long generation)
     {
-        Session session = new(world, Process, disk, ++_sessions, restoredRound);
+        Session session = new(world, Process, disk, ++_sessions, restoredRound, generation);
         Current = session;
         return session;
     }

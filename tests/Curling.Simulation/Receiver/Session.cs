@@ -1,7 +1,9 @@
+using Curling.Hosting.Arbiter;
 using Curling.Protocol;
 using Curling.Recv.Sessions;
 using Curling.Replication.Receiver;
 using Curling.Replication.Tests;
+using Curling.Simulation.Arbiter;
 using Curling.Simulation.Checks;
 
 namespace Curling.Simulation.Receiver;
@@ -10,7 +12,7 @@ namespace Curling.Simulation.Receiver;
 /// A guest's session on the receiver: its machine, the loop that steps it, the rounds that are whole, the commit under way and the standby.
 /// Connections post to it and hand rounds over while the loop is elsewhere, as the real session's do.
 /// </summary>
-internal sealed class Session
+internal sealed partial class Session : IRightEvents
 {
     private readonly PairWorld _world;
     private readonly History _history;
@@ -31,8 +33,10 @@ internal sealed class Session
     /// <param name="disk">What it has in the memory filesystem.</param>
     /// <param name="number">Counts the sessions.</param>
     /// <param name="restoredRound">The round that a process before this one left; 0 for none.</param>
-    public Session(PairWorld world, SimulatedProcess process, ReceiverDisk disk, int number, long restoredRound)
+    /// <param name="generation">The guest's generation.</param>
+    public Session(PairWorld world, SimulatedProcess process, ReceiverDisk disk, int number, long restoredRound, long generation)
     {
+        Generation = generation;
         _world = world;
         _history = world.History;
         _process = process;
@@ -43,7 +47,10 @@ internal sealed class Session
         {
             OnSilence = world.Options.OnSilence,
             Fences = world.Options.Fences,
+            RightTtl = world.Options.Arbiter ? TimeSpan.FromMilliseconds(PairOptions.TtlMilliseconds) : null,
         };
+        settings = world.Defect.Settings(settings);
+        Keeper = world.Options.Arbiter ? new SimulatedKeeper(world, process, SimulatedEtcd.Standby, $"r{number}", this) : null;
         Machine = restoredRound > 0 ? new ReceiverMachine(settings, restoredRound) : new ReceiverMachine(settings);
         Checker = new SessionChecker(world, this, restoredRound);
         _lastTick = _history.Now;
@@ -70,7 +77,11 @@ internal sealed class Session
     /// <summary>It was removed, or its process is gone: what was planned for it does not happen.</summary>
     public bool Gone { get; set; }
 
-    public bool GuestRuns { get; set; }
+    /// <summary>The operator gave it up: its guest may begin anew.</summary>
+    public bool IsDiscarded { get; set; }
+
+    /// <summary>The guest was started here, and has not ended.</summary>
+    public bool HasGuest { get; set; }
 
     /// <summary>Something happened; the loop looks at it when it comes to it.</summary>
     public void Post(ReceiverConnection? connection, ReceiverInput input)
@@ -208,6 +219,14 @@ internal sealed class Session
             case ReceiverOutput.CloseLink:
                 CloseLink();
                 break;
+            case ReceiverOutput.SendVouch vouch:
+                Span<byte> payload = stackalloc byte[VouchMessage.Bytes];
+                new VouchMessage(vouch.Sequence, (long)vouch.Time.TotalMilliseconds).Write(payload);
+                Connection?.Writer.Send(FrameType.Vouch, payload);
+                break;
+            case ReceiverOutput.TakeRight:
+                _world.Run(TakeRightAsync());
+                break;
             case ReceiverOutput.Commit commit:
                 StartCommit(commit.Round);
                 break;
@@ -215,7 +234,8 @@ internal sealed class Session
                 Promote(promote);
                 break;
             case ReceiverOutput.Release:
-                GuestRuns = false;
+                HasGuest = false;
+                GiveRightBack();
                 if (!(_isRestored && Machine.State == ReceiverState.Failed))
                 {
                     Disk.IsRecorded = false;
@@ -302,6 +322,8 @@ internal sealed class Session
     {
         // From here on no later receiver may find the round: the guest may have gone on from it.
         Disk.IsRecorded = false;
+        Generation += Machine.HasRight ? 0 : 1;
+        _world.Receiver.NoteGeneration(Generation);
         _process.In(Math.Max(0, _standbyStalledUntil - _history.Milliseconds) + _history.Between(0, 30), () =>
         {
             if (Gone || Machine.State != ReceiverState.Promoting)
@@ -311,7 +333,8 @@ internal sealed class Session
 
             if (!fails)
             {
-                GuestRuns = true;
+                HasGuest = true;
+                GuardGuest();
                 Checker.Promoted(round, Disk.State());
             }
 
@@ -335,6 +358,7 @@ internal sealed class Session
         }
 
         _lastTick = now;
+        SendOutput();
         ReceiverConnection? connection = Connection;
         bool grace = now < _graceUntil && !_world.Defect.HasNoGrace;
         bool cameInTime = connection?.Link.ToReceiver.HasUnreadFromBefore(

@@ -21,7 +21,7 @@ internal sealed partial class SenderHost
         _process.In(_history.Between(1, incremental ? 6 : 20), () =>
         {
             // Protected first, copied second: what is written between the two is in the next copy as well.
-            _output.Pass(Guest == GuestState.Running);
+            _output.Pass(GuestRuns);
             if (connection == Connection)
             {
                 round?.Pages(_guest, copied);
@@ -29,7 +29,7 @@ internal sealed partial class SenderHost
 
             if (_world.Defect.ProtectsAfterTheCopy)
             {
-                _output.Pass(Guest == GuestState.Running);
+                _output.Pass(GuestRuns);
                 _guest.TakeDirty(all: true);
             }
 

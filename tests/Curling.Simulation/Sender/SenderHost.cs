@@ -1,8 +1,10 @@
 using System.Text.Json;
+using Curling.Hosting.Arbiter;
 using Curling.Hosting.Pages;
 using Curling.Protocol;
 using Curling.Replication.Sender;
 using Curling.Replication.Tests;
+using Curling.Simulation.Arbiter;
 using Curling.Simulation.Checks;
 using Curling.Simulation.Guest;
 using Curling.Simulation.Network;
@@ -21,7 +23,7 @@ internal enum GuestState
 /// One run of the sender's daemon and its guest: carries out what the machine says, with the delays and races of the real one. A sender
 /// that is started again is another run, with another guest.
 /// </summary>
-internal sealed partial class SenderHost
+internal sealed partial class SenderHost : IRightEvents
 {
     private const int HandshakeMilliseconds = 1_000;
     private static readonly JsonElement Definition = JsonDocument.Parse("""{"name":"guest"}""").RootElement;
@@ -46,13 +48,20 @@ internal sealed partial class SenderHost
         _process = new SimulatedProcess(_history);
         _name = number == 1 ? "sender" : $"sender {number}";
         Number = number;
-        Checker = new SenderChecker(world);
+        Checker = new SenderChecker(world, this);
         _guest = new SimulatedGuest(_history, number);
-        _output = new GuestOutput(world, _guest, Checker);
+        _output = new GuestOutput(world, _guest, Checker, () => Keeper?.IsValid != false);
+        if (world.Options.Arbiter)
+        {
+            Guest = GuestState.Stopped;
+            Keeper = new SimulatedKeeper(world, _process, SimulatedEtcd.Primary, Id, this);
+        }
+
         SenderSettings settings = new(
             world.Options.Incremental, world.Options.MaxRoundsInFlight, TimeSpan.FromMilliseconds(40), TimeSpan.FromMilliseconds(250))
         {
             OutputAsksForRounds = world.Options.OutputAsksForRounds,
+            Arbitrated = world.Options.Arbiter,
         };
         Machine = new SenderMachine(world.Defect.Settings(settings)) { Interval = TimeSpan.FromMilliseconds(world.Options.IntervalMilliseconds) };
         _process.Every(PairOptions.TickMilliseconds, () => IsUp && CheckSilence());
@@ -83,7 +92,17 @@ internal sealed partial class SenderHost
 
     private bool IsUp => Alive && Ended is null;
 
-    public void Start() => Tell(new SenderInput.GuestStarted());
+    public void Start()
+    {
+        if (Keeper is { } keeper)
+        {
+            _world.Run(StartAsync(keeper));
+        }
+        else
+        {
+            Tell(new SenderInput.GuestStarted());
+        }
+    }
 
     /// <summary>Something happens beside the connections: the daemon hears of it when it has time.</summary>
     public void Tell(SenderInput input) => _process.In(0, () => Step(input));
@@ -107,13 +126,14 @@ internal sealed partial class SenderHost
             _history.Note(_name, silent ? "HOST DIES" : "PROCESS DIES");
             _process.End();
             Guest = GuestState.Dead;
+            Keeper?.End();
             Leave(silent, torn: true);
         }
     }
 
     public void QemuEnds(SenderInput how)
     {
-        if (IsUp && Guest == GuestState.Running)
+        if (IsUp && _isStarted && Guest == GuestState.Running)
         {
             Guest = GuestState.Dead;
             Tell(how);
@@ -130,7 +150,7 @@ internal sealed partial class SenderHost
             return;
         }
 
-        _output.Pass(Guest == GuestState.Running);
+        _output.Pass(GuestRuns);
         IReadOnlyList<SenderOutput> outputs =
             _world.Defect.Out(input, Machine.Step(_world.Defect.In(input), _history.Now));
         if (_history.Records && (outputs.Count > 0 || input is not SenderInput.Tick))
@@ -173,6 +193,15 @@ internal sealed partial class SenderHost
             case SenderOutput.ResumeGuest when Guest == GuestState.Stopped:
                 Guest = GuestState.Running;
                 break;
+            case SenderOutput.RunGuest:
+                Allow();
+                break;
+            case SenderOutput.ReleaseRight:
+                _releasing = _world.Watched(ReleaseRightAsync(_releasing));
+                break;
+            case SenderOutput.WantRight:
+                _releasing = _world.Watched(WantRightAsync(_releasing));
+                break;
             case SenderOutput.SayGoodbye goodbye:
                 (Connection ?? _handshake)?.Writer.Send(FrameType.Goodbye, (ushort)goodbye.Reason, "bye");
                 break;
@@ -180,6 +209,7 @@ internal sealed partial class SenderHost
                 Ended = end.How;
                 Guest = GuestState.Dead;
                 Leave(silent: false, torn: false);
+                EndRight();
                 break;
         }
     }
@@ -210,7 +240,7 @@ internal sealed partial class SenderHost
         _handshake = connection;
         link.ToSender.Readable = () => _process.In(0, connection.Read);
         connection.Writer.Send(FrameType.Hello, Handshake.Write(new Hello(
-            Id, 1, Definition, "pc-q35-7.2", "tcg", "7.2.22", [Handshake.Full, Handshake.Incremental], [],
+            Id, Keeper?.Generation ?? 1, Definition, "pc-q35-7.2", "tcg", "7.2.22", [Handshake.Full, Handshake.Incremental], [],
             _world.Options.Incremental ? [new HelloBlock("pc.ram", SimulatedGuest.MemoryBytes)] : [])));
         _process.In(HandshakeMilliseconds, () =>
         {
@@ -255,6 +285,10 @@ internal sealed partial class SenderHost
                 _encoder?.Dispose();
                 _encoder = new PageEncoder(SimulatedGuest.MemoryBytes);
                 Step(new SenderInput.Ready());
+                break;
+            case FrameType.Vouch when !greets:
+                VouchMessage vouch = VouchMessage.Read(header.Type, payload);
+                Keeper?.Vouched(vouch.Sequence, TimeSpan.FromMilliseconds(vouch.Milliseconds));
                 break;
             case FrameType.Complete when !greets:
                 Step(new SenderInput.Completed(RoundNumber.Read(header.Type, payload)));
