@@ -96,8 +96,8 @@ public static class FaultPoint
         (PromoteHalfLoaded, true), (PromoteRunning, true), (PromoteAnnounced, false),
     ];
 
-    private static volatile bool s_armed;
-    private static Armed[] s_faults = [];
+    private static volatile bool _armed;
+    private static Armed[] _faults = [];
 
     /// <summary>Every name, in the order of a round.</summary>
     public static IEnumerable<string> Names => All.Select(p => p.Name);
@@ -108,15 +108,15 @@ public static class FaultPoint
     /// <summary>Arms places, and only these; none turns everything off.</summary>
     public static void Arm(IReadOnlyList<Fault> faults)
     {
-        s_faults = [.. faults.Select(f => new Armed(f))];
-        s_armed = faults.Count > 0;
+        _faults = [.. faults.Select(f => new Armed(f))];
+        _armed = faults.Count > 0;
     }
 
     /// <summary>A place is reached.</summary>
     /// <exception cref="IOException">A test asked for it.</exception>
     public static void Hit(string name)
     {
-        if (s_armed && Reached(name) is { } fault)
+        if (_armed && Reached(name) is { } fault)
         {
             Announce(name);
             Thread.Sleep(Act(fault));
@@ -125,7 +125,7 @@ public static class FaultPoint
 
     /// <summary>The same where no thread may be held.</summary>
     /// <exception cref="IOException">A test asked for it.</exception>
-    public static ValueTask HitAsync(string name) => s_armed ? ActAsync(name) : ValueTask.CompletedTask;
+    public static ValueTask HitAsync(string name) => _armed ? ActAsync(name) : ValueTask.CompletedTask;
 
     private static async ValueTask ActAsync(string name)
     {
@@ -138,7 +138,7 @@ public static class FaultPoint
 
     private static Fault? Reached(string name)
     {
-        foreach (Armed armed in s_faults)
+        foreach (Armed armed in _faults)
         {
             if (armed.Fault.Name == name && Interlocked.Increment(ref armed.Hits) == armed.Fault.Nth)
             {

@@ -133,6 +133,9 @@ public sealed record MatrixCell(Subject Subject, Deed Deed, Moment Moment)
         (Subject.Receiver, Deed.Kill, Moment.Promotion) => Runs(Place.Nowhere, receiver: [Killed]),
         (Subject.Receiver, Deed.Kill, _) => Runs(Place.Primary, receiver: [Killed]),
 
+        // A guest that has only just been started and never was protected: the sender takes a receiver that cannot keep it for a mistake to be mended, and ends.
+        (Subject.Standby, Deed.Kill, Moment.BaseRound) => Runs(Place.Nowhere, sender: [1]),
+
         // The generation had risen before QEMU was given the state: the primary is told that the guest has run there, which it never did. A loss that
         // docs/failure-model.md names.
         (Subject.Standby, Deed.Kill, Moment.Promotion) => Runs(Place.Nowhere, sender: [0]),
