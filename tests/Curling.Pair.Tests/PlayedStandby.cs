@@ -25,7 +25,9 @@ internal sealed class PlayedStandby(SharedMapping memory) : IStandby
 
     public byte[] LoadedMemory { get; private set; } = [];
 
-    public Task PromoteAsync(StateReader state, CancellationToken cancellation)
+    public Task RunAsync(CancellationToken cancellation) => Task.CompletedTask;
+
+    public Task LoadAsync(StateReader state, CancellationToken cancellation)
     {
         using MemoryStream all = new();
         byte[] buffer = new byte[10_000];

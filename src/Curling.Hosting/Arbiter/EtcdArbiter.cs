@@ -63,13 +63,7 @@ public sealed class EtcdArbiter : IArbiter
         txn.Compare.Add(Absent(HolderKey(guest)));
         txn.Compare.Add(state.Generation == 0
             ? Absent(GenerationKey(guest))
-            : new Compare
-            {
-                Key = GenerationKey(guest),
-                Target = Compare.Types.CompareTarget.Value,
-                Result = Compare.Types.CompareResult.Equal,
-                Value = Text(state.Generation),
-            });
+            : Is(GenerationKey(guest), Text(state.Generation)));
         txn.Success.Add(Put(HolderKey(guest), ByteString.CopyFrom(JsonSerializer.SerializeToUtf8Bytes(me, HolderJson.Default.Holder)), lease.ID));
         if (raise)
         {
@@ -122,6 +116,19 @@ public sealed class EtcdArbiter : IArbiter
     public Task ReleaseAsync(Claim claim, CancellationToken cancellation) => RevokeAsync(claim.Lease, cancellation);
 
     /// <inheritdoc/>
+    public async Task GiveBackUnusedAsync(Claim claim, CancellationToken cancellation)
+    {
+        // Both in one step, and only while nobody else has taken the guest.
+        TxnRequest txn = new();
+        txn.Compare.Add(Is(HolderKey(claim.Guest), ByteString.CopyFrom(JsonSerializer.SerializeToUtf8Bytes(claim.Holder, HolderJson.Default.Holder))));
+        txn.Compare.Add(Is(GenerationKey(claim.Guest), Text(claim.Holder.Generation)));
+        txn.Success.Add(Put(GenerationKey(claim.Guest), Text(claim.Holder.Generation - 1), 0));
+        txn.Success.Add(new RequestOp { RequestDeleteRange = new DeleteRangeRequest { Key = HolderKey(claim.Guest) } });
+        await _endpoints.CallAsync((e, o) => e.Kv.TxnAsync(txn, o).ResponseAsync, cancellation);
+        await RevokeAsync(claim.Lease, cancellation);
+    }
+
+    /// <inheritdoc/>
     public void Dispose() => _endpoints.Dispose();
 
     private static ByteString HolderKey(string guest) => ByteString.CopyFromUtf8($"curling/guests/{guest}/holder");
@@ -136,6 +143,14 @@ public sealed class EtcdArbiter : IArbiter
         Target = Compare.Types.CompareTarget.Create,
         Result = Compare.Types.CompareResult.Equal,
         CreateRevision = 0,
+    };
+
+    private static Compare Is(ByteString key, ByteString value) => new()
+    {
+        Key = key,
+        Target = Compare.Types.CompareTarget.Value,
+        Result = Compare.Types.CompareResult.Equal,
+        Value = value,
     };
 
     private static RequestOp Put(ByteString key, ByteString value, long lease) =>

@@ -31,6 +31,10 @@ public interface IArbiter : IDisposable
     /// <summary>Gives a right back; nothing when it is another's already.</summary>
     /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
     Task ReleaseAsync(Claim claim, CancellationToken cancellation);
+
+    /// <summary>Gives back a right under which the guest has surely not run: its generation is again what it was before.</summary>
+    /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
+    Task GiveBackUnusedAsync(Claim claim, CancellationToken cancellation) => ReleaseAsync(claim, cancellation);
 }
 
 /// <summary>Who holds the right to run a guest, as it is written down for everybody to read.</summary>

@@ -130,7 +130,8 @@ public sealed partial class RightKeeper : IAsyncDisposable
 
     /// <summary>The guest stands still: the right is given back, so that another need not wait until it runs out.</summary>
     /// <param name="limit">How long it may take; what is not given back runs out.</param>
-    public async Task ReleaseAsync(TimeSpan limit)
+    /// <param name="isUnused">The guest has surely not run under it: its generation goes back too.</param>
+    public async Task ReleaseAsync(TimeSpan limit, bool isUnused = false)
     {
         Claim? claim;
         lock (_lock)
@@ -154,7 +155,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
             await _talk.WaitAsync(either.Token);
             try
             {
-                await _arbiter.ReleaseAsync(claim, either.Token);
+                await (isUnused ? _arbiter.GiveBackUnusedAsync(claim, either.Token) : _arbiter.ReleaseAsync(claim, either.Token));
                 Log.Released(_log, _guest, _arbiter.Name);
             }
             finally

@@ -94,6 +94,8 @@ public static class QemuCommandLine
         AddNetworks(line, launch);
         if (launch.Incoming)
         {
+            // It stands still when it has loaded its state, until it is told to run: what must come before that can fail.
+            line.Add("-S");
             line.AddRange("-incoming", "defer");
         }
 

@@ -251,6 +251,7 @@ internal sealed partial class GuestSession
 
     private async Task PromoteAsync(ReceiverOutput.Promote promote, long since)
     {
+        bool isLoaded = false;
         try
         {
             await FaultPoint.HitAsync(FaultPoint.PromoteAsked);
@@ -267,6 +268,11 @@ internal sealed partial class GuestSession
             }
 
             await FaultPoint.HitAsync(FaultPoint.PromoteFenced);
+            IStandby standby = _standby ?? throw new QemuException("the standby is not running");
+            await standby.LoadAsync(_committed.Read, _cancellation.Token);
+            isLoaded = true;
+
+            // From here on the guest counts as running here, and its sender's copy as out of date.
             if (!_machine.HasRight)
             {
                 Generation++;
@@ -275,9 +281,8 @@ internal sealed partial class GuestSession
             NoteGeneration();
             Forget();
             _disks.Promote();
-            IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             _network.Open(_inbound.TakeSent());
-            await standby.PromoteAsync(_committed.Read, _cancellation.Token);
+            await standby.RunAsync(_cancellation.Token);
             await FaultPoint.HitAsync(FaultPoint.PromoteRunning);
             GuardGuest(standby);
             _network.Pass(_inbound.Take());
@@ -294,6 +299,13 @@ internal sealed partial class GuestSession
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException
             or System.Net.Sockets.SocketException)
         {
+            if (!isLoaded && _machine.HasRight && _right is { } right)
+            {
+                // It has surely not run here: its sender may take it up again where it stands.
+                await right.ReleaseAsync(ReleaseLimit, isUnused: true);
+                Generation--;
+            }
+
             Post(null, new ReceiverInput.PromotionFailed(e.Message));
         }
     }

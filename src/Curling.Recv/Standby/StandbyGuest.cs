@@ -34,9 +34,13 @@ internal interface IStandby : IAsyncDisposable
     /// <summary>Its QEMU and the watch over it; null where it has none.</summary>
     (QemuProcess Qemu, GuestWatch Watch)? Process { get; }
 
-    /// <summary>Loads a committed round's state and lets the guest run.</summary>
-    /// <exception cref="QemuException">It did not take the state.</exception>
-    Task PromoteAsync(StateReader state, CancellationToken cancellation);
+    /// <summary>Loads a committed round's state; the guest stands still.</summary>
+    /// <exception cref="QemuException">It did not take the state: the guest has not run here.</exception>
+    Task LoadAsync(StateReader state, CancellationToken cancellation);
+
+    /// <summary>Lets the guest run.</summary>
+    /// <exception cref="QemuException">It does not, or may have run for a moment.</exception>
+    Task RunAsync(CancellationToken cancellation);
 
     /// <summary>Stops the promoted guest.</summary>
     /// <exception cref="QemuException">QEMU did not do it.</exception>
@@ -110,9 +114,8 @@ internal sealed class StandbyGuest : IStandby
         }
     }
 
-    /// <summary>Loads a committed round's state and lets the guest run.</summary>
-    /// <exception cref="QemuException">QEMU did not take the state.</exception>
-    public async Task PromoteAsync(StateReader state, CancellationToken cancellation)
+    /// <inheritdoc/>
+    public async Task LoadAsync(StateReader state, CancellationToken cancellation)
     {
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(LoadLimit);
@@ -122,7 +125,7 @@ internal sealed class StandbyGuest : IStandby
             "migrate-incoming", w => w.WriteString("uri", "unix:" + _socket), cancellation: limit.Token);
         try
         {
-            await LoadAsync(state, migration, limit.Token);
+            await SendStateAsync(state, migration, limit.Token);
             string status = await migration;
             if (status != "completed")
             {
@@ -133,14 +136,10 @@ internal sealed class StandbyGuest : IStandby
         {
             throw new QemuException($"QEMU did not load the state within {LoadLimit.TotalSeconds:F0} s");
         }
-
-        // A round cut from outside was saved while the guest stood still, so QEMU keeps it standing until it is told.
-        JsonElement running = await _qemu.Qmp.ExecuteAsync("query-status", cancellation: limit.Token);
-        if (!running.GetProperty("running").GetBoolean())
-        {
-            await _qemu.Qmp.ExecuteAsync("cont", cancellation: limit.Token);
-        }
     }
+
+    /// <inheritdoc/>
+    public Task RunAsync(CancellationToken cancellation) => _qemu.Qmp.ExecuteAsync("cont", cancellation: cancellation);
 
     /// <inheritdoc/>
     public Task StopAsync(CancellationToken cancellation) => _qemu.Qmp.ExecuteAsync("stop", cancellation: cancellation);
@@ -165,7 +164,7 @@ internal sealed class StandbyGuest : IStandby
         w.WriteEndArray();
     }
 
-    private async Task LoadAsync(StateReader state, Task migration, CancellationToken cancellation)
+    private async Task SendStateAsync(StateReader state, Task migration, CancellationToken cancellation)
     {
         using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         await socket.ConnectAsync(new UnixDomainSocketEndPoint(_socket), cancellation);

@@ -136,9 +136,8 @@ public sealed record MatrixCell(Subject Subject, Deed Deed, Moment Moment)
         // A guest that has only just been started and never was protected: the sender takes a receiver that cannot keep it for a mistake to be mended, and ends.
         (Subject.Standby, Deed.Kill, Moment.BaseRound) => Runs(Place.Nowhere, sender: [1]),
 
-        // The generation had risen before QEMU was given the state: the primary is told that the guest has run there, which it never did. A loss that
-        // docs/failure-model.md names.
-        (Subject.Standby, Deed.Kill, Moment.Promotion) => Runs(Place.Nowhere, sender: [0]),
+        // A standby that dies before its guest runs is told: the primary takes its guest up again, and the receiver starts another.
+        (Subject.Standby, Deed.Kill, Moment.Promotion) => Protected,
         (_, _, Moment.Promotion) => Runs(Place.Standby, sender: [0]),
         _ => Protected,
     };

@@ -52,6 +52,22 @@ public sealed class EtcdArbiterTests : IDisposable
     }
 
     [SkippableFact]
+    public async Task Right_that_was_not_used_goes_back_with_its_generation_unless_another_has_the_guest()
+    {
+        await using EtcdServer etcd = await EtcdServer.StartAsync(_directory);
+        using EtcdArbiter arbiter = new(Options(etcd));
+        TakeAnswer first = await arbiter.TakeAsync("g", One, null, raise: true, CancellationToken.None);
+        await arbiter.ReleaseAsync(first.Claim!, CancellationToken.None);
+        TakeAnswer unused = await arbiter.TakeAsync("g", Two, 1, raise: true, CancellationToken.None);
+        await arbiter.GiveBackUnusedAsync(unused.Claim!, CancellationToken.None);
+        TakeAnswer back = await arbiter.TakeAsync("g", One, 1, raise: false, CancellationToken.None);
+        Assert.Equal((TakeResult.Taken, 1L), (back.How, back.Generation));
+
+        await arbiter.GiveBackUnusedAsync(unused.Claim!, CancellationToken.None);
+        Assert.Equal(RenewResult.Renewed, (await arbiter.RenewAsync(back.Claim!, CancellationToken.None)).How);
+    }
+
+    [SkippableFact]
     public async Task Answer_that_was_lost_leaves_the_guest_to_the_one_who_asked()
     {
         await using EtcdServer etcd = await EtcdServer.StartAsync(_directory);
