@@ -44,6 +44,9 @@ public sealed partial class RightKeeper : IAsyncDisposable
     private string? _problem;
     private bool _superseded;
 
+    // The lease that was given back last: an answer may be missing, and what was asked for may yet be done. By who talks to the arbiter.
+    private long _givenBack;
+
     /// <summary>Creates a keeper without a right.</summary>
     /// <param name="arbiter">The arbiter, which stays the caller's.</param>
     /// <param name="guest">The guest's name.</param>
@@ -100,7 +103,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
             if (answer.Claim is { } claim)
             {
                 Generation = claim.Holder.Generation;
-                Have(claim, answer);
+                Have(claim, answer, again: false);
                 Log.Taken(_log, _guest, _arbiter.Name, Generation);
                 Start();
             }
@@ -132,17 +135,14 @@ public sealed partial class RightKeeper : IAsyncDisposable
     /// <param name="limit">How long it may take; what is not given back runs out.</param>
     public async Task ReleaseAsync(TimeSpan limit)
     {
-        Claim? claim;
         lock (_lock)
         {
             _wanted = false;
-            claim = _claim;
-            _claim = null;
             _right.Withdrawn();
             Publish();
         }
 
-        if (claim is null || _superseded)
+        if (_superseded)
         {
             return;
         }
@@ -154,8 +154,13 @@ public sealed partial class RightKeeper : IAsyncDisposable
             await _talk.WaitAsync(either.Token);
             try
             {
-                await _arbiter.ReleaseAsync(claim, either.Token);
-                Log.Released(_log, _guest, _arbiter.Name);
+                // What was asked for before may have been given meanwhile.
+                if (Withdraw() is { } claim)
+                {
+                    _givenBack = claim.Lease;
+                    await _arbiter.ReleaseAsync(claim, either.Token);
+                    Log.Released(_log, _guest, _arbiter.Name);
+                }
             }
             finally
             {
@@ -164,6 +169,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
         }
         catch (Exception e) when (e is ArbiterException or OperationCanceledException)
         {
+            Withdraw();
             Log.NotReleased(_log, _guest, _arbiter.Name, e.Message, _arbiter.Ttl.TotalSeconds);
         }
     }
@@ -238,16 +244,37 @@ public sealed partial class RightKeeper : IAsyncDisposable
         }
     }
 
-    private void Have(Claim claim, TakeAnswer answer)
+    /// <summary>Nothing leaves from now on, and nothing is renewed.</summary>
+    /// <returns>What there is to give back.</returns>
+    private Claim? Withdraw()
     {
         lock (_lock)
         {
+            Claim? claim = _claim;
+            _claim = null;
+            _wanted = false;
+            _right.Withdrawn();
+            Publish();
+            return claim;
+        }
+    }
+
+    private bool Have(Claim claim, TakeAnswer answer, bool again)
+    {
+        lock (_lock)
+        {
+            if (again && (!_wanted || claim.Lease == _givenBack))
+            {
+                return false;
+            }
+
             _claim = claim;
             _wanted = true;
             _told |= _watch is null;
             _renewedAt = answer.AskedAt;
             _right.Granted(answer.AskedAt, answer.Ttl);
             Publish();
+            return true;
         }
     }
 
@@ -315,7 +342,14 @@ public sealed partial class RightKeeper : IAsyncDisposable
             Answered();
             if (taken.Claim is { } again)
             {
-                Have(again, taken);
+                if (!Have(again, taken, again: true))
+                {
+                    // Not wanted any more, or a lease whose end has been asked for and may come any moment.
+                    _givenBack = again.Lease;
+                    await _arbiter.ReleaseAsync(again, _cancellation.Token);
+                    return false;
+                }
+
                 Log.TakenAgain(_log, _guest, _arbiter.Name, Generation);
                 return true;
             }
