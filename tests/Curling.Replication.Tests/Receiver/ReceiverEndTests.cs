@@ -216,7 +216,7 @@ public sealed class ReceiverEndTests
         story.Began(2);
         story.Whole(2);
         Assert.Equal(
-            "refuse Host, state Failed, free", story.Happens(new ReceiverInput.CommitFailed(2, "no space")));
+            "refuse Round, state Failed, free", story.Happens(new ReceiverInput.CommitFailed(2, "no space")));
     }
 
     [Fact]
