@@ -148,7 +148,6 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData("want right")]
     [InlineData("right refused Held")]
     [InlineData("right refused Unreachable")]
-    [InlineData("right refused Superseded")]
     [InlineData("right taken            -> state Promoting")]
     [InlineData("right taken            -> \n")]
     [InlineData("promotion refused")]

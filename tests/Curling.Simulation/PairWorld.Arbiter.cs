@@ -122,7 +122,7 @@ internal sealed partial class PairWorld
 
                 break;
             case < 76:
-                StallLong(History.Between(300, 2_500));
+                StallLong(History.Chance(50) ? History.Between(600, 1_000) : History.Between(300, 2_500));
                 break;
             case < 83:
                 SenderDies();
@@ -162,6 +162,12 @@ internal sealed partial class PairWorld
             else if (primary)
             {
                 Sender.Stall(milliseconds);
+                if (History.Chance(40))
+                {
+                    // Nobody tells it when it wakes up what has become of its lease.
+                    History.In(20, () => Etcd.Partition(SimulatedEtcd.Primary, there: true, back: true));
+                    History.In(milliseconds + History.Between(0, 1_500), () => Etcd.Partition(SimulatedEtcd.Primary, there: false, back: false));
+                }
             }
             else
             {
