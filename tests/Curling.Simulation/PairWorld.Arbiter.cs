@@ -13,6 +13,7 @@ internal sealed partial class PairWorld
 {
     private ExceptionDispatchInfo? _failure;
     private long _newestRunning;
+    private long _cutOffUntil;
 
     /// <summary>The receiver is held, and asks the arbiter again and again.</summary>
     private bool MayStillBePromoted => Options.Arbiter && Receiver.Current is { Machine.IsHeld: true };
@@ -111,19 +112,37 @@ internal sealed partial class PairWorld
                 Etcd.Slow(History.Between(100, 2_000));
                 break;
             case < 62:
+                int leaderless = History.Between(100, 3_000);
                 Etcd.Depose(host, deposed: true);
-                History.In(History.Between(100, 3_000), () => Etcd.Depose(host, deposed: false));
+                History.In(leaderless, () => Etcd.Depose(host, deposed: false));
+                if (History.Chance(70))
+                {
+                    CutOff(leaderless);
+                }
+
                 break;
-            case < 82:
-                StallLong(History.Between(300, 2_500));
+            case < 76:
+                StallLong(History.Chance(50) ? History.Between(600, 1_000) : History.Between(300, 2_500));
+                break;
+            case < 83:
+                SenderDies();
                 break;
             default:
                 // The host is cut off from everything: nobody can tell it from a dead one.
+                int alone = History.Between(100, 3_000);
                 Etcd.Partition(host, there: true, back: true);
-                Sender.Newest?.Cut(tellSender: History.Chance(30), tellReceiver: History.Chance(30));
-                History.In(History.Between(100, 3_000), () => Etcd.Partition(host, there: false, back: false));
+                CutOff(alone);
+                History.In(alone, () => Etcd.Partition(host, there: false, back: false));
                 break;
         }
+    }
+
+    /// <summary>For a while nothing comes over from one to the other.</summary>
+    private void CutOff(int milliseconds)
+    {
+        History.Note("incident", $"the two hosts are cut off from each other for {milliseconds} ms");
+        _cutOffUntil = History.Milliseconds + milliseconds;
+        Sender.Newest?.Cut(tellSender: History.Chance(30), tellReceiver: History.Chance(30));
     }
 
     /// <summary>A daemon is held up for longer than a lease lives, at the worst moment: while an answer of the arbiter is on its way.</summary>
@@ -143,6 +162,12 @@ internal sealed partial class PairWorld
             else if (primary)
             {
                 Sender.Stall(milliseconds);
+                if (History.Chance(40))
+                {
+                    // Nobody tells it when it wakes up what has become of its lease.
+                    History.In(20, () => Etcd.Partition(SimulatedEtcd.Primary, there: true, back: true));
+                    History.In(milliseconds + History.Between(0, 1_500), () => Etcd.Partition(SimulatedEtcd.Primary, there: false, back: false));
+                }
             }
             else
             {

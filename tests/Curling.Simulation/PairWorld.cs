@@ -126,6 +126,11 @@ internal sealed partial class PairWorld : IDisposable
     {
         Link link = new(History, ++_links, Options, () => Faulty);
         Receiver.Accept(link);
+        if (Faulty && History.Milliseconds < _cutOffUntil)
+        {
+            link.Cut(tellSender: History.Chance(50), tellReceiver: false);
+        }
+
         return link;
     }
 

@@ -44,6 +44,9 @@ public sealed partial class RightKeeper : IAsyncDisposable
     private string? _problem;
     private bool _superseded;
 
+    // The lease that was given back last: an answer may be missing, and what was asked for may yet be done. By who talks to the arbiter.
+    private long _givenBack;
+
     /// <summary>Creates a keeper without a right.</summary>
     /// <param name="arbiter">The arbiter, which stays the caller's.</param>
     /// <param name="guest">The guest's name.</param>
@@ -100,7 +103,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
             if (answer.Claim is { } claim)
             {
                 Generation = claim.Holder.Generation;
-                Have(claim, answer);
+                Have(claim, answer, again: false);
                 Log.Taken(_log, _guest, _arbiter.Name, Generation);
                 Start();
             }
@@ -133,17 +136,14 @@ public sealed partial class RightKeeper : IAsyncDisposable
     /// <param name="isUnused">The guest has surely not run under it: its generation goes back too.</param>
     public async Task ReleaseAsync(TimeSpan limit, bool isUnused = false)
     {
-        Claim? claim;
         lock (_lock)
         {
             _wanted = false;
-            claim = _claim;
-            _claim = null;
             _right.Withdrawn();
             Publish();
         }
 
-        if (claim is null || _superseded)
+        if (_superseded)
         {
             return;
         }
@@ -155,8 +155,13 @@ public sealed partial class RightKeeper : IAsyncDisposable
             await _talk.WaitAsync(either.Token);
             try
             {
-                await (isUnused ? _arbiter.GiveBackUnusedAsync(claim, either.Token) : _arbiter.ReleaseAsync(claim, either.Token));
-                Log.Released(_log, _guest, _arbiter.Name);
+                // What was asked for before may have been given meanwhile.
+                if (Withdraw() is { } claim)
+                {
+                    _givenBack = claim.Lease;
+                    await (isUnused ? _arbiter.GiveBackUnusedAsync(claim, either.Token) : _arbiter.ReleaseAsync(claim, either.Token));
+                    Log.Released(_log, _guest, _arbiter.Name);
+                }
             }
             finally
             {
@@ -165,6 +170,7 @@ public sealed partial class RightKeeper : IAsyncDisposable
         }
         catch (Exception e) when (e is ArbiterException or OperationCanceledException)
         {
+            Withdraw();
             Log.NotReleased(_log, _guest, _arbiter.Name, e.Message, _arbiter.Ttl.TotalSeconds);
         }
     }
@@ -239,16 +245,37 @@ public sealed partial class RightKeeper : IAsyncDisposable
         }
     }
 
-    private void Have(Claim claim, TakeAnswer answer)
+    /// <summary>Nothing leaves from now on, and nothing is renewed.</summary>
+    /// <returns>What there is to give back.</returns>
+    private Claim? Withdraw()
     {
         lock (_lock)
         {
+            Claim? claim = _claim;
+            _claim = null;
+            _wanted = false;
+            _right.Withdrawn();
+            Publish();
+            return claim;
+        }
+    }
+
+    private bool Have(Claim claim, TakeAnswer answer, bool again)
+    {
+        lock (_lock)
+        {
+            if (again && (!_wanted || claim.Lease == _givenBack))
+            {
+                return false;
+            }
+
             _claim = claim;
             _wanted = true;
             _told |= _watch is null;
             _renewedAt = answer.AskedAt;
             _right.Granted(answer.AskedAt, answer.Ttl);
             Publish();
+            return true;
         }
     }
 
@@ -316,7 +343,14 @@ public sealed partial class RightKeeper : IAsyncDisposable
             Answered();
             if (taken.Claim is { } again)
             {
-                Have(again, taken);
+                if (!Have(again, taken, again: true))
+                {
+                    // Not wanted any more, or a lease whose end has been asked for and may come any moment.
+                    _givenBack = again.Lease;
+                    await _arbiter.ReleaseAsync(again, _cancellation.Token);
+                    return false;
+                }
+
                 Log.TakenAgain(_log, _guest, _arbiter.Name, Generation);
                 return true;
             }

@@ -467,6 +467,7 @@ public sealed partial class ReceiverMachine
         {
             // What stands in line is newer than what was found at the start: once it is committed it may take over.
             _promoteWhenCommitted = reason;
+            _promoteUnasked = reason;
         }
         else
         {

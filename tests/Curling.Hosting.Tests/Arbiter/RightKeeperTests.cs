@@ -117,6 +117,42 @@ public sealed class RightKeeperTests : IRightEvents
         Assert.Equal(2, _arbiter.Takings);
     }
 
+    [Fact]
+    public async Task Right_that_arrives_while_it_is_given_back_is_given_back_too()
+    {
+        await using RightKeeper keeper = await TakenAsync();
+        TaskCompletionSource gate = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _arbiter.Gate = gate;
+        _arbiter.Answer = RenewResult.RunOut;
+        await UntilAsync(() => _arbiter.Takings == 2);
+        Task release = keeper.ReleaseAsync(Limit);
+        gate.SetResult();
+        await release;
+        await UntilAsync(() => _arbiter.Released.Contains(2));
+        Assert.False(keeper.IsValid || _deadline.IsOpen);
+        await Task.Delay(_arbiter.Ttl / 2);
+        Assert.False(keeper.IsValid);
+        Assert.Equal(2, _arbiter.Takings);
+    }
+
+    [Fact]
+    public async Task Lease_whose_end_was_asked_for_without_an_answer_is_not_counted_on()
+    {
+        await using RightKeeper keeper = await TakenAsync();
+        _arbiter.IsSilent = true;
+        await keeper.ReleaseAsync(Limit);
+        _arbiter.IsSilent = false;
+
+        // The arbiter has not heard of it, or not yet: it says that lease 1 is this holder's.
+        _arbiter.Adopt = 1;
+        keeper.Want();
+        await UntilAsync(() => _arbiter.Takings == 2);
+        _arbiter.Adopt = null;
+        await UntilAsync(() => keeper.IsValid);
+        Assert.Equal([1], _arbiter.Released);
+        Assert.Equal(3, _arbiter.Takings);
+    }
+
     private async Task<RightKeeper> TakenAsync()
     {
         RightKeeper keeper = _keeper = new RightKeeper(_arbiter, "g", "sender", this, NullLogger.Instance);
@@ -157,7 +193,7 @@ public sealed class RightKeeperTests : IRightEvents
         private volatile bool _silent;
         private int _renewals;
         private int _takings;
-        private int _releases;
+        private readonly List<long> _released = [];
 
         public string Name => "played";
 
@@ -175,14 +211,39 @@ public sealed class RightKeeperTests : IRightEvents
 
         public int Takings => Volatile.Read(ref _takings);
 
-        public int Releases => Volatile.Read(ref _releases);
+        public int Releases => Released.Count;
 
-        public Task<TakeAnswer> TakeAsync(string guest, Holder holder, long? expected, bool raise, CancellationToken cancellation)
+        /// <summary>The leases that were given back.</summary>
+        public List<long> Released
+        {
+            get
+            {
+                lock (_released)
+                {
+                    return [.. _released];
+                }
+            }
+        }
+
+        /// <summary>Who asks for the right waits for it, once.</summary>
+        public TaskCompletionSource? Gate { get; set; }
+
+        /// <summary>A lease that the holder has already.</summary>
+        public long? Adopt { get; set; }
+
+        public async Task<TakeAnswer> TakeAsync(string guest, Holder holder, long? expected, bool raise, CancellationToken cancellation)
         {
             ThrowIfSilent();
+            TimeSpan askedAt = BootClock.Now;
+            long lease = Adopt ?? Volatile.Read(ref _takings) + 1;
             Interlocked.Increment(ref _takings);
-            return Task.FromResult(new TakeAnswer(
-                TakeResult.Taken, new Claim(guest, holder with { Generation = 1 }, 7), BootClock.Now, Ttl, null, 1));
+            if (Gate is { } gate)
+            {
+                Gate = null;
+                await gate.Task;
+            }
+
+            return new TakeAnswer(TakeResult.Taken, new Claim(guest, holder with { Generation = 1 }, lease), askedAt, Ttl, null, 1);
         }
 
         public Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)
@@ -194,7 +255,12 @@ public sealed class RightKeeperTests : IRightEvents
 
         public Task ReleaseAsync(Claim claim, CancellationToken cancellation)
         {
-            Interlocked.Increment(ref _releases);
+            ThrowIfSilent();
+            lock (_released)
+            {
+                _released.Add(claim.Lease);
+            }
+
             return Task.CompletedTask;
         }
 

@@ -73,6 +73,7 @@ public class QemuCommandLineTests
         -mon chardev=cut,mode=control
         -bios /standby/fw
         -fw_cfg name=opt/org.curling.append,string=ws=8M,,rate=1
+        -S
         -incoming defer
         """);
 

@@ -176,6 +176,17 @@ public sealed class ReceiverRightTests
     }
 
     [Fact]
+    public void An_operator_who_is_refused_ends_no_failover_that_came_due_meanwhile()
+    {
+        ReceiverStory story = Arbitrated();
+        story.Happens(new ReceiverInput.PeerRefused("given up"));
+        Assert.Equal("take right 1", story.Happens(new ReceiverInput.PromoteAsked()));
+        story.After(1000);
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer")));
+        Assert.Equal("take right 1", story.After(500));
+    }
+
+    [Fact]
     public void An_operator_who_has_made_sure_himself_needs_no_arbiter()
     {
         ReceiverStory story = Arbitrated();

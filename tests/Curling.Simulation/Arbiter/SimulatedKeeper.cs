@@ -28,6 +28,7 @@ internal sealed class SimulatedKeeper
     private bool _wanted;
     private bool _told;
     private bool _superseded;
+    private long _givenBack;
     private bool _ended;
     private TimeSpan _renewedAt;
     private TimeSpan _vouchAskedAt;
@@ -92,11 +93,9 @@ internal sealed class SimulatedKeeper
     public async Task ReleaseAsync()
     {
         _wanted = false;
-        Claim? claim = _claim;
-        _claim = null;
         _right.Withdrawn();
         Look(0);
-        if (claim is null || _superseded)
+        if (_superseded)
         {
             return;
         }
@@ -104,8 +103,17 @@ internal sealed class SimulatedKeeper
         await EnterAsync();
         try
         {
-            await _arbiter.ReleaseAsync(claim, CancellationToken.None);
-            _world.Note(_me.Id, "has given the right back");
+            Claim? claim = _claim;
+            _claim = null;
+            _wanted = false;
+            _right.Withdrawn();
+            Look(0);
+            if (claim is not null)
+            {
+                _givenBack = claim.Lease;
+                await _arbiter.ReleaseAsync(claim, CancellationToken.None);
+                _world.Note(_me.Id, "has given the right back");
+            }
         }
         catch (ArbiterException)
         {
@@ -193,6 +201,13 @@ internal sealed class SimulatedKeeper
             TakeAnswer taken = await _arbiter.TakeAsync("guest", _me, Generation, raise: false, CancellationToken.None);
             if (taken.Claim is { } again)
             {
+                if (!_wanted || again.Lease == _givenBack)
+                {
+                    _givenBack = again.Lease;
+                    await _arbiter.ReleaseAsync(again, CancellationToken.None);
+                    return false;
+                }
+
                 Have(again, taken);
                 _world.Note(_me.Id, $"has the right again, as generation {Generation}");
                 return true;

@@ -24,7 +24,10 @@ internal static class PairChecker
 
         bool held = session is { Machine.IsHeld: true }
             && (session.Checker.FenceFailed || world.Options.OnSilence == FailureAction.Hold);
-        if (!world.GuestMayEnd && !held && session is { Checker.Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
+
+        // A guest that was started anew while this copy's lease had run out is the one that counts, and it may have died since.
+        bool isOld = world.GenerationOfArbiter > (session?.Generation ?? long.MaxValue);
+        if (!world.GuestMayEnd && !held && !isOld && session is { Checker.Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
         {
             Check(guests == 1, OneGuest, "the primary is gone, the receiver held a whole round and did not promote");
         }
