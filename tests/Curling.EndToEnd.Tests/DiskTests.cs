@@ -32,8 +32,8 @@ public sealed partial class DiskTests(ITestOutputHelper output)
     [SkippableTheory]
     [InlineData("7.2", "incremental", Log, DiskClient.LogPort)]
     [InlineData("10.0", "incremental", Sql, DiskClient.SqlPort)]
-    [InlineData("10.0", "full", Log, DiskClient.LogPort)]
-    [InlineData("7.2", "incremental", Sql + " disksql.wal=0", DiskClient.SqlPort)]
+    [LongFormData("10.0", "full", Log, DiskClient.LogPort)]
+    [LongFormData("7.2", "incremental", Sql + " disksql.wal=0", DiskClient.SqlPort)]
     public async Task Disk_stands_at_the_round_of_the_memory_when_the_primary_is_killed(string qemu, string rounds, string program, int service)
     {
         Random random = new(qemu.Length + rounds.Length + program.Length);
@@ -106,7 +106,7 @@ public sealed partial class DiskTests(ITestOutputHelper output)
     /// <summary>Wherever the receiver was, also in the middle of applying: the next one finds memory, devices and disk at one round.</summary>
     [SkippableTheory]
     [InlineData("7.2", "incremental", Log, DiskClient.LogPort)]
-    [InlineData("10.0", "full", Sql, DiskClient.SqlPort)]
+    [LongFormData("10.0", "full", Sql, DiskClient.SqlPort)]
     public async Task Disk_stands_at_the_round_that_the_next_receiver_finds(string qemu, string rounds, string program, int service)
     {
         Random random = new(qemu.Length + rounds.Length);
@@ -138,7 +138,7 @@ public sealed partial class DiskTests(ITestOutputHelper output)
 
     /// <summary>The strict form of the above, with a guest that writes so much that the receiver applies most of the time.</summary>
     [SkippableTheory]
-    [InlineData("7.2", "incremental", "200ms")]
+    [LongFormData("7.2", "incremental", "200ms")]
     [InlineData("10.0", "full", "50ms")]
     public async Task Replica_that_was_half_applied_is_brought_to_its_round(string qemu, string rounds, string interval)
     {
@@ -190,7 +190,7 @@ public sealed partial class DiskTests(ITestOutputHelper output)
     /// <summary>The disk holds 32 MiB; the guest writes to 4 MiB of it while nobody hears the sender.</summary>
     [SkippableTheory]
     [InlineData("incremental")]
-    [InlineData("full")]
+    [LongFormData("full")]
     public async Task Only_what_changed_travels_after_the_link_was_broken(string rounds)
     {
         const long Full = 32 << 20;

@@ -22,12 +22,9 @@ public sealed class FailureMatrixTests(ITestOutputHelper output)
     public static TheoryData<Subject, Deed, Moment> Sample => new()
     {
         { Subject.Sender, Deed.Kill, Moment.Cut },
-        { Subject.Sender, Deed.Kill, Moment.Committing },
         { Subject.Sender, Deed.Stop, Moment.BetweenRounds },
         { Subject.Primary, Deed.Kill, Moment.PreCopy },
-        { Subject.Primary, Deed.Kill, Moment.Promotion },
         { Subject.Receiver, Deed.Kill, Moment.Sending },
-        { Subject.Receiver, Deed.Stop, Moment.BetweenRounds },
         { Subject.Standby, Deed.Kill, Moment.Committing },
         { Subject.Link, Deed.Reset, Moment.BaseRound },
         { Subject.Link, Deed.Drop, Moment.Cut },
