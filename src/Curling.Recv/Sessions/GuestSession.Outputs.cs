@@ -296,7 +296,7 @@ internal sealed partial class GuestSession
                 Watch(ProtectNextAsync(target));
             }
         }
-        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException
+        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or InvalidOperationException
             or System.Net.Sockets.SocketException)
         {
             if (!isLoaded && _machine.HasRight && _right is { } right)

@@ -26,6 +26,7 @@ internal sealed partial class GuestDisks : IAsyncDisposable
 
     // What a round may carry at once so that a standby that was one stays one: a part of what the receiver can hold.
     private const int WholeShare = 4;
+    private const long MaxWholeBytes = 1L << 30;
 
     // From here on a round is cut early.
     private const long HurryBytes = 64L << 20;
@@ -131,7 +132,7 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         }
 
         // A standby that can take over stays one if all that changed comes with one round.
-        _backlogAtOnce = !full && outstanding <= replicas.MaxRoundBytes / WholeShare ? long.MaxValue : PortionBytes;
+        _backlogAtOnce = !full && outstanding <= Math.Min(MaxWholeBytes, replicas.MaxRoundBytes / WholeShare) ? long.MaxValue : PortionBytes;
     }
 
     /// <summary>The guest is about to be stopped for a cut: writes that wait for it pass, for QEMU stops only when they are answered.</summary>

@@ -135,7 +135,7 @@ public class QemuCommandLineTests
         List<string> shown = [];
         for (int i = 0; i < built.Count; i++)
         {
-            bool alone = built[i] is "-nodefaults" or "-no-user-config";
+            bool alone = built[i] is "-nodefaults" or "-no-user-config" or "-S";
             shown.Add(alone ? built[i] : $"{built[i]} {built[++i]}");
         }
 
