@@ -44,7 +44,7 @@ public sealed class WrongInputTests(ITestOutputHelper output)
     [InlineData("{ \"name\": \"x\", \"memory\": \"9TiB\" }", "more than this host has")]
     [InlineData("{ \"name\": \"x\", \"memory\": \"64MiB\", \"kernel\": \"/no/such/kernel\" }", "field \"kernel\": there is no file /no/such/kernel")]
     [InlineData("{ \"name\": \"x\", \"memory\": \"64MiB\", \"machine\": \"virt\" }", "field \"machine\"")]
-    [InlineData("{ \"name\": \"x\", \"memory\": \"64MiB\", \"disks\": [ {} ] }", "field \"disks\"")]
+    [InlineData("{ \"name\": \"x\", \"memory\": \"64MiB\", \"disks\": [ {} ] }", "field \"disks[0]")]
     [InlineData(null, "cannot be read")]
     public async Task Guest_file(string? json, string expected)
     {
