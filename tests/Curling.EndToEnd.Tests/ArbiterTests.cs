@@ -29,6 +29,31 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         await lab.ClearAwayAsync();
     }
 
+    /// <summary>The right goes along with the guest: the promoted guest's daemon keeps it as its sender, and its next standby vouches while etcd is away.</summary>
+    [SkippableFact]
+    public async Task Guest_that_is_protected_again_has_its_right_with_it()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        (Receiver second, Sender first) = await ProtectAsync(lab, etcd);
+        first.Kill();
+        await first.ExitAsync();
+        await second.UntilPromotedAsync(Guest);
+        Receiver third = await lab.StartReceiverAsync("--arbiter", etcd.Arbiter);
+        ControlReply protect = await second.ProtectAsync(Guest, third.Endpoint);
+        Assert.True(protect.Ok, protect.Error);
+        SessionStatus again = await second.UntilProtectedAgainAsync(Guest);
+        await etcd.KillAsync();
+        await second.UntilAsync(Guest, s => s.Right!.Vouched, "its next standby vouches for it");
+        await second.UntilProtectedAgainAsync(Guest);
+        await etcd.StartAgainAsync();
+        await second.UntilAsync(Guest, s => s.Right is { Vouched: false, SilentForMilliseconds: null }, "etcd gives it its right again");
+        Daemon.Signal(again.StandbyPid!.Value, 9);
+        SessionStatus promoted = await third.UntilPromotedAsync(Guest);
+        Assert.Equal((3, false), (promoted.Generation, promoted.Right!.Suspended));
+        SerialLog.AssertOneLife(await new SerialLog(promoted.Serial!).UntilAsync(3));
+    }
+
     [SkippableFact]
     public async Task Link_that_is_cut_leaves_exactly_the_primary_active()
     {
