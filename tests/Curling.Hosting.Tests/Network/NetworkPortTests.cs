@@ -99,7 +99,7 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
             Assert.Equal(0, await qemu.ReceiveAsync(new byte[1]).WaitAsync(TimeSpan.FromSeconds(30)));
         }
 
-        Assert.Contains(_log.All, l => l.Contains("breaks its own rules") && l.Contains("2147483647 bytes"));
+        await UntilAsync(network, _ => _log.All.Any(l => l.Contains("breaks its own rules") && l.Contains("2147483647 bytes")));
         using Socket next = Connect();
         next.Send(Framed(100, 1));
         await UntilAsync(network, c => c.DroppedNoCable == 1);
@@ -215,14 +215,14 @@ public sealed class NetworkPortTests : IDisposable, INetworkEvents
         Task sending = Task.Run(() => SendAll(qemu, Framed(1500, 8000)));
         await UntilAsync(network, _ => Volatile.Read(ref _fulls) > 0);
         network.BeforeStop(TimeSpan.FromSeconds(30));
-        await UntilAsync(network, c => c.Overruns == 1);
+        await UntilAsync(network, c => c.Overruns == 1 && Told() == 1);
         network.AfterStop();
-        Assert.Single(_log.All, l => l.Contains("Raise --max-held-output"));
         network.BeforeStop(TimeSpan.FromSeconds(30));
         await UntilAsync(network, c => c.Overruns == 2);
         network.AfterStop();
         qemu.Dispose();
         await sending.ContinueWith(_ => { }, TaskScheduler.Default).WaitAsync(TimeSpan.FromSeconds(30));
+        int Told() => _log.All.Count(l => l.Contains("Raise --max-held-output"));
     }
 
     [Fact]
