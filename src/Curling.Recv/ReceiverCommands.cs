@@ -3,13 +3,10 @@ using System.Text.Json;
 using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Faults;
-using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Qemu.Processes;
 using Curling.Replication.Receiver;
 using Curling.Storage.Replica;
-using Microsoft.Extensions.DependencyInjection;
-using Microsoft.Extensions.Hosting;
 
 namespace Curling.Recv;
 
@@ -31,8 +28,8 @@ internal static class ReceiverCommands
         waits for the sender to come back, or for: curling-recv promote GUEST
         """;
 
-    private static readonly TimeSpan CallLimit = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan PromoteLimit = TimeSpan.FromMinutes(3);
+    /// <summary>How control sockets of this program are named.</summary>
+    private const string Kind = "recv";
 
     /// <summary>Builds the commands.</summary>
     public static RootCommand Build()
@@ -148,51 +145,23 @@ internal static class ReceiverCommands
             parsed.GetValue(logFile),
             parsed.GetValue(logLevel)!,
             cancellation));
-        root.Subcommands.Add(StatusCommand());
+        root.Subcommands.Add(ControlCommands.Status(
+            Kind, "Show the guests and how they are protected", reply => reply.Receiver,
+            status => JsonSerializer.Serialize(status, ControlJson.Default.ReceiverStatus), status => StatusText.Format(status, DateTimeOffset.UtcNow)));
         root.Subcommands.Add(PromoteCommand());
         root.Subcommands.Add(ProtectCommand());
         root.Subcommands.Add(GuestCommand(
-            "switchover", "Move a guest that was promoted here to the standby that curling-recv protect gave it", PromoteLimit));
+            "switchover", "Move a guest that was promoted here to the standby that curling-recv protect gave it", ControlCommands.MoveLimit));
         root.Subcommands.Add(GuestCommand(
-            "discard", "Give a guest's standby and its committed round up, or a promoted guest itself; it may begin anew then", CallLimit));
+            "discard", "Give a guest's standby and its committed round up, or a promoted guest itself; it may begin anew then", ControlCommands.CallLimit));
         return root;
     }
 
     private static async Task<int> RunAsync(
         IReadOnlyList<Fault> faults, ReceiverOptions options, string? logFile, string logLevel, CancellationToken cancellation)
     {
-        FaultPoint.Arm(faults);
-        HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
-        DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
-        builder.Services.AddSingleton(TimeProvider.System);
-        builder.Services.AddSingleton(options);
-        builder.Services.AddSingleton<ReceiverDaemon>();
-        builder.Services.AddHostedService(services => services.GetRequiredService<ReceiverDaemon>());
-        builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.FromSeconds(30));
-        builder.Services.Configure<ConsoleLifetimeOptions>(o => o.SuppressStatusMessages = true);
-        builder.Services.AddSingleton<IHostLifetime, Microsoft.Extensions.Hosting.Internal.ConsoleLifetime>();
-        using IHost host = builder.Build();
-        ReceiverDaemon daemon = host.Services.GetRequiredService<ReceiverDaemon>();
-        await host.RunAsync(cancellation);
+        ReceiverDaemon daemon = await DaemonHost.RunAsync<ReceiverOptions, ReceiverDaemon>(faults, options, logFile, logLevel, cancellation);
         return daemon.Failure is { } failure ? throw failure : 0;
-    }
-
-    private static Command StatusCommand()
-    {
-        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
-        Option<bool> json = new("--json") { Description = "Print one JSON document with stable names" };
-        Command command = new("status", "Show the guests and how they are protected") { control, json };
-        command.SetAction(async (parsed, cancellation) =>
-        {
-            ControlReply reply = await ControlClient.CallAsync(
-                ControlPaths.Choose("recv", parsed.GetValue(control)), new ControlRequest("status"), CallLimit, cancellation);
-            ReceiverStatus status = reply.Receiver ?? throw new OperatorException(reply.Error ?? "the daemon is not a curling-recv");
-            await Console.Out.WriteLineAsync(parsed.GetValue(json)
-                ? JsonSerializer.Serialize(status, ControlJson.Default.ReceiverStatus)
-                : StatusText.Format(status, DateTimeOffset.UtcNow).TrimEnd());
-            return 0;
-        });
-        return command;
     }
 
     private static Command PromoteCommand()
@@ -206,7 +175,7 @@ internal static class ReceiverCommands
             Description = "Do not ask the arbiter: you have made sure yourself that the primary does not run",
         };
         Command command = GuestCommand(
-            "promote", "Promote a guest's standby: it runs here from its last committed round", PromoteLimit,
+            "promote", "Promote a guest's standby: it runs here from its last committed round", ControlCommands.MoveLimit,
             parsed => (parsed.GetValue(unfenced), parsed.GetValue(unarbitrated)) switch
             {
                 (true, true) => "promote-unchecked",
@@ -241,15 +210,15 @@ internal static class ReceiverCommands
         target.Required = true;
         Option<ByteRate> bandwidth = CommonOptions.Rate(
             "--bandwidth", "The most that is sent per second: max, or a rate such as 500MiB/s or 10Gbit/s", ByteRate.Max);
-        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Option<string?> control = ControlCommands.ControlOption();
         Command command = new("protect", "Give a guest that was promoted here a standby on another host, or another one; the guest runs on meanwhile")
         {
             guest, target, bandwidth, control,
         };
-        command.SetAction((parsed, cancellation) => CallAsync(
-            parsed.GetValue(control),
+        command.SetAction((parsed, cancellation) => ControlCommands.CallAsync(
+            Kind, parsed.GetValue(control),
             new ControlRequest("protect", parsed.GetValue(guest), parsed.GetValue(target).ToString(), Exact(parsed.GetValue(bandwidth))),
-            CallLimit,
+            ControlCommands.CallLimit,
             cancellation));
         return command;
     }
@@ -257,25 +226,13 @@ internal static class ReceiverCommands
     private static string Exact(ByteRate rate) =>
         rate.IsMax ? "max" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{rate.BytesPerSecond}/s");
 
-    private static async Task<int> CallAsync(string? control, ControlRequest request, TimeSpan limit, CancellationToken cancellation)
-    {
-        ControlReply reply = await ControlClient.CallAsync(ControlPaths.Choose("recv", control), request, limit, cancellation);
-        if (!reply.Ok)
-        {
-            throw new OperatorException(reply.Error ?? "it failed");
-        }
-
-        await Console.Out.WriteLineAsync(reply.Done);
-        return 0;
-    }
-
     private static Command GuestCommand(string name, string description, TimeSpan limit, Func<ParseResult, string>? request = null)
     {
         Argument<string> guest = new("GUEST") { Description = "The guest's name" };
-        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Option<string?> control = ControlCommands.ControlOption();
         Command command = new(name, description) { guest, control };
-        command.SetAction((parsed, cancellation) => CallAsync(
-            parsed.GetValue(control), new ControlRequest(request?.Invoke(parsed) ?? name, parsed.GetValue(guest)), limit, cancellation));
+        command.SetAction((parsed, cancellation) => ControlCommands.CallAsync(
+            Kind, parsed.GetValue(control), new ControlRequest(request?.Invoke(parsed) ?? name, parsed.GetValue(guest)), limit, cancellation));
         return command;
     }
 }

@@ -4,13 +4,10 @@ using System.Text.Json;
 using Curling.Hosting.Arbiter;
 using Curling.Hosting.Control;
 using Curling.Hosting.Faults;
-using Curling.Hosting.Logging;
 using Curling.Hosting.Options;
 using Curling.Linux.Memory;
 using Curling.Replication.Sender;
 using Curling.Send.Links;
-using Microsoft.Extensions.DependencyInjection;
-using Microsoft.Extensions.Hosting;
 
 namespace Curling.Send;
 
@@ -31,8 +28,8 @@ internal static class SenderCommands
         Ctrl-C and SIGTERM stop the guest and end the protection; to move the guest instead, use: curling-send switchover
         """;
 
-    private static readonly TimeSpan CallLimit = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan SwitchoverLimit = TimeSpan.FromMinutes(3);
+    /// <summary>How control sockets of this program are named.</summary>
+    private const string Kind = "send";
 
     /// <summary>Builds the commands.</summary>
     public static RootCommand Build()
@@ -173,7 +170,9 @@ internal static class SenderCommands
             parsed.GetValue(logFile),
             parsed.GetValue(logLevel)!,
             cancellation));
-        root.Subcommands.Add(StatusCommand());
+        root.Subcommands.Add(ControlCommands.Status(
+            Kind, "Show the guest and how it is protected", reply => reply.Sender,
+            status => JsonSerializer.Serialize(status, ControlJson.Default.SenderStatus), StatusText.Format));
         root.Subcommands.Add(SwitchoverCommand());
         return root;
     }
@@ -203,19 +202,7 @@ internal static class SenderCommands
     private static async Task<int> RunAsync(
         IReadOnlyList<Fault> faults, SenderOptions options, string? logFile, string logLevel, CancellationToken cancellation)
     {
-        FaultPoint.Arm(faults);
-        HostApplicationBuilder builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
-        DaemonLogging.Configure(builder, logFile, CommonOptions.ReadLevel(logLevel));
-        builder.Services.AddSingleton(TimeProvider.System);
-        builder.Services.AddSingleton(options);
-        builder.Services.AddSingleton<SenderDaemon>();
-        builder.Services.AddHostedService(services => services.GetRequiredService<SenderDaemon>());
-        builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.FromSeconds(30));
-        builder.Services.Configure<ConsoleLifetimeOptions>(o => o.SuppressStatusMessages = true);
-        builder.Services.AddSingleton<IHostLifetime, Microsoft.Extensions.Hosting.Internal.ConsoleLifetime>();
-        using IHost host = builder.Build();
-        SenderDaemon daemon = host.Services.GetRequiredService<SenderDaemon>();
-        await host.RunAsync(cancellation);
+        SenderDaemon daemon = await DaemonHost.RunAsync<SenderOptions, SenderDaemon>(faults, options, logFile, logLevel, cancellation);
         if (daemon.Failure is { } failure)
         {
             throw failure;
@@ -230,43 +217,15 @@ internal static class SenderCommands
         };
     }
 
-    private static Command StatusCommand()
-    {
-        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
-        Option<bool> json = new("--json") { Description = "Print one JSON document with stable names" };
-        Command command = new("status", "Show the guest and how it is protected") { control, json };
-        command.SetAction(async (parsed, cancellation) =>
-        {
-            ControlReply reply = await ControlClient.CallAsync(
-                ControlPaths.Choose("send", parsed.GetValue(control)), new ControlRequest("status"), CallLimit, cancellation);
-            SenderStatus status = reply.Sender ?? throw new OperatorException(reply.Error ?? "the daemon is not a curling-send");
-            await Console.Out.WriteLineAsync(parsed.GetValue(json)
-                ? JsonSerializer.Serialize(status, ControlJson.Default.SenderStatus)
-                : StatusText.Format(status).TrimEnd());
-            return 0;
-        });
-        return command;
-    }
-
     private static Command SwitchoverCommand()
     {
-        Option<string?> control = CommonOptions.Path("--control", "The daemon's control socket; needed only when several run here");
+        Option<string?> control = ControlCommands.ControlOption();
         Command command = new("switchover", "Move the guest to the receiver on purpose: stop it, send a last round, let the standby go on")
         {
             control,
         };
-        command.SetAction(async (parsed, cancellation) =>
-        {
-            ControlReply reply = await ControlClient.CallAsync(
-                ControlPaths.Choose("send", parsed.GetValue(control)), new ControlRequest("switchover"), SwitchoverLimit, cancellation);
-            if (!reply.Ok)
-            {
-                throw new OperatorException(reply.Error ?? "it failed");
-            }
-
-            await Console.Out.WriteLineAsync(reply.Done);
-            return 0;
-        });
+        command.SetAction((parsed, cancellation) => ControlCommands.CallAsync(
+            Kind, parsed.GetValue(control), new ControlRequest("switchover"), ControlCommands.MoveLimit, cancellation));
         return command;
     }
 }
