@@ -80,6 +80,57 @@ public sealed class ControlTests : IDisposable
     }
 
     [Fact]
+    public async Task Status_is_told_while_something_else_takes_its_time_and_that_is_done_alone()
+    {
+        using SemaphoreSlim go = new(0);
+        int acting = 0;
+        int most = 0;
+        await using ControlServer server = ControlServer.Start(Path, async (r, c) =>
+        {
+            if (r.Command != "status")
+            {
+                most = Math.Max(most, Interlocked.Increment(ref acting));
+                await go.WaitAsync(c);
+                Interlocked.Decrement(ref acting);
+            }
+
+            return ControlReply.Success(r.Command);
+        });
+        Task<ControlReply>[] moves = [.. Enumerable.Range(0, 3).Select(_ => ControlClient.CallAsync(Path, new ControlRequest("switchover"), Limit))];
+        for (int i = 0; i < 20; i++)
+        {
+            Assert.Equal("status", (await ControlClient.CallAsync(Path, new ControlRequest("status"), Limit)).Done);
+        }
+
+        Assert.DoesNotContain(moves, m => m.IsCompleted);
+        go.Release(3);
+        await Task.WhenAll(moves);
+        Assert.Equal(1, most);
+    }
+
+    [Fact]
+    public async Task Clients_that_say_nothing_keep_nobody_from_asking()
+    {
+        await using ControlServer server = ControlServer.Start(Path, (_, _) => Task.FromResult(ControlReply.Success("done")));
+        List<Socket> silent = [];
+        try
+        {
+            for (int i = 0; i < 40; i++)
+            {
+                Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+                silent.Add(socket);
+                await socket.ConnectAsync(new UnixDomainSocketEndPoint(Path)).WaitAsync(Limit);
+            }
+
+            Assert.True((await ControlClient.CallAsync(Path, new ControlRequest("status"), Limit)).Ok);
+        }
+        finally
+        {
+            silent.ForEach(s => s.Dispose());
+        }
+    }
+
+    [Fact]
     public async Task Socket_of_a_dead_daemon_is_replaced_and_of_a_living_one_refused()
     {
         using (Socket dead = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))

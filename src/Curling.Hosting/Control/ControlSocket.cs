@@ -57,15 +57,22 @@ public static class ControlPaths
 }
 
 /// <summary>Answers questions about a daemon on a Unix socket: one line of JSON in, one line out.</summary>
-/// <remarks>Requests are handled one after the other. Disposing removes the socket.</remarks>
+/// <remarks>
+/// Requests for the status are answered at once and beside each other; what changes something is done one after the other, and a
+/// promotion that takes its time keeps nobody from looking. Disposing removes the socket.
+/// </remarks>
 public sealed class ControlServer : IAsyncDisposable
 {
     private const int MaxRequest = 64 * 1024;
+    private const int MaxClients = 32;
+    /// <summary>How long a client may take to say what it wants, and to read what it is told.</summary>
     private static readonly TimeSpan ReadLimit = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan AnswerLimit = TimeSpan.FromSeconds(2);
     private readonly Socket _listener;
     private readonly Func<ControlRequest, CancellationToken, Task<ControlReply>> _handler;
     private readonly CancellationTokenSource _cancellation = new();
+    private readonly SemaphoreSlim _room = new(MaxClients);
+    private readonly SemaphoreSlim _acting = new(1);
     private readonly Task _loop;
     private volatile bool _closing;
 
@@ -99,7 +106,7 @@ public sealed class ControlServer : IAsyncDisposable
         {
             listener.Bind(new UnixDomainSocketEndPoint(path));
             File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            listener.Listen(16);
+            listener.Listen(128);
         }
         catch (Exception e) when (e is SocketException or IOException or ArgumentException or UnauthorizedAccessException)
         {
@@ -132,30 +139,57 @@ public sealed class ControlServer : IAsyncDisposable
         File.Delete(SocketPath);
         _closing = true;
         _listener.Dispose();
-        await Task.WhenAny(_loop, Task.Delay(AnswerLimit));
-        await _cancellation.CancelAsync();
+        _cancellation.CancelAfter(AnswerLimit);
         await _loop;
+        for (int client = 0; client < MaxClients; client++)
+        {
+            await _room.WaitAsync();
+        }
+
         _cancellation.Dispose();
+        _acting.Dispose();
+        _room.Dispose();
     }
 
     private async Task AcceptAsync()
     {
         while (!_closing)
         {
+            await _room.WaitAsync();
             try
             {
-                using Socket client = await _listener.AcceptAsync(_cancellation.Token);
-                using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(_cancellation.Token);
-                limit.CancelAfter(ReadLimit);
-                ControlReply reply = await AnswerAsync(client, limit);
-                await ControlClient.WriteLineAsync(
-                    client, JsonSerializer.SerializeToUtf8Bytes(reply, ControlJson.Default.ControlReply), _cancellation.Token);
+                Socket client = await _listener.AcceptAsync();
+                _ = Task.Run(() => ServeAsync(client));
             }
-            catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException or IOException)
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
             {
-                // The client went away, or we do; a listener that fails for another reason must not spin.
-                await Task.Delay(10, CancellationToken.None);
+                _room.Release();
+
+                // We end; or the listener fails for another reason, and must not spin.
+                await Task.Delay(10);
             }
+        }
+    }
+
+    private async Task ServeAsync(Socket client)
+    {
+        try
+        {
+            using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(_cancellation.Token);
+            limit.CancelAfter(ReadLimit);
+            ControlReply reply = await AnswerAsync(client, limit);
+            using CancellationTokenSource last = CancellationTokenSource.CreateLinkedTokenSource(_cancellation.Token);
+            last.CancelAfter(ReadLimit);
+            await ControlClient.WriteLineAsync(client, JsonSerializer.SerializeToUtf8Bytes(reply, ControlJson.Default.ControlReply), last.Token);
+        }
+        catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException or IOException)
+        {
+            // The client went away, or we do.
+        }
+        finally
+        {
+            client.Dispose();
+            _room.Release();
         }
     }
 
@@ -170,7 +204,20 @@ public sealed class ControlServer : IAsyncDisposable
                 return ControlReply.Failed("the request names no command");
             }
 
-            return await _handler(request, _cancellation.Token);
+            if (request.Command == "status")
+            {
+                return await _handler(request, _cancellation.Token);
+            }
+
+            await _acting.WaitAsync(_cancellation.Token);
+            try
+            {
+                return await _handler(request, _cancellation.Token);
+            }
+            finally
+            {
+                _acting.Release();
+            }
         }
         catch (JsonException)
         {
