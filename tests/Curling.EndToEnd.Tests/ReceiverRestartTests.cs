@@ -113,6 +113,49 @@ public sealed class ReceiverRestartTests(ITestOutputHelper output)
         await third.StopAsync();
     }
 
+    /// <summary>The primary is lost, and the standby does not start: its round is all there is of the guest.</summary>
+    [SkippableFact]
+    public async Task Round_whose_promotion_failed_is_kept_for_the_next_receiver()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string endpoint = FreeEndpoint();
+        Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint, "--fault", "promote-half-loaded:error");
+        Sender sender = lab.StartSender(endpoint, TestGuests.WriteBuiltin(lab.Directory, "unlucky"));
+        await sender.UntilFreshRoundAsync();
+        sender.Kill();
+        await sender.ExitAsync();
+        SessionStatus failed = await receiver.UntilAsync("unlucky", s => s.State == "failed", "its promotion fails");
+        await receiver.UntilLogAsync("is kept");
+        await receiver.StopAsync();
+        Receiver next = await lab.StartReceiverAsync("--listen", endpoint);
+        SessionStatus found = await next.UntilAsync("unlucky", s => s is { Held: true, StandbyPid: not null }, "is found");
+        Assert.Equal(failed.CommittedRound, found.CommittedRound);
+        ControlReply reply = await next.PromoteAsync("unlucky");
+        Assert.True(reply.Ok, reply.Error);
+        SessionStatus session = await next.UntilPromotedAsync("unlucky");
+        SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
+    }
+
+    /// <summary>The guest was handed over and could not be started: the sender, whose copy stands still, runs it on.</summary>
+    [SkippableTheory]
+    [InlineData("promote-fenced:error")]
+    [InlineData("promote-half-loaded:error")]
+    public async Task Switchover_that_fails_at_the_other_side_ends_where_it_began(string fault)
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        Receiver receiver = await lab.StartReceiverAsync("--fault", fault);
+        Sender sender = lab.StartSender(receiver.Endpoint, TestGuests.WriteBuiltin(lab.Directory, "stays"));
+        SerialLog primary = new((await sender.UntilProtectedAsync()).Serial!);
+        ControlReply reply = await sender.SwitchoverAsync();
+        Assert.False(reply.Ok, reply.Done);
+        await receiver.UntilLogAsync("the promotion failed");
+        await sender.UntilAsync(s => s.State == "protected", "it is protected again");
+        await primary.UntilAsync(primary.Lines().Count + 5);
+        SerialLog.AssertOneLife(primary.Lines());
+        Assert.True((await sender.SwitchoverAsync()).Ok);
+        await receiver.UntilPromotedAsync("stays");
+    }
+
     [SkippableFact]
     public async Task What_another_address_left_is_told_about_and_left_alone()
     {

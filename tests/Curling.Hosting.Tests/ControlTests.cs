@@ -109,6 +109,41 @@ public sealed class ControlTests : IDisposable
     }
 
     [Fact]
+    public async Task What_was_asked_by_someone_who_left_before_its_turn_does_not_happen()
+    {
+        using SemaphoreSlim go = new(0);
+        List<string?> done = [];
+        await using ControlServer server = ControlServer.Start(Path, async (r, c) =>
+        {
+            done.Add(r.Guest);
+            await go.WaitAsync(c);
+            return ControlReply.Success("done");
+        });
+        Task<ControlReply> first = ControlClient.CallAsync(Path, new ControlRequest("promote", "first"), Limit);
+        while (done.Count == 0)
+        {
+            await Task.Delay(5);
+        }
+
+        using CancellationTokenSource leave = new(TimeSpan.FromMilliseconds(200));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(
+            () => ControlClient.CallAsync(Path, new ControlRequest("promote", "left"), Limit, leave.Token));
+        go.Release(2);
+        Assert.True((await first).Ok);
+        Assert.True((await ControlClient.CallAsync(Path, new ControlRequest("promote", "last"), Limit)).Ok);
+        Assert.Equal(["first", "last"], done);
+    }
+
+    [Fact]
+    public async Task Error_that_nobody_thought_of_is_told_and_does_not_stop_the_others()
+    {
+        await using ControlServer server = ControlServer.Start(
+            Path, (r, _) => r.Command == "status" ? Task.FromResult(ControlReply.Success("fine")) : throw new InvalidOperationException("oh"));
+        Assert.Contains("oh", (await ControlClient.CallAsync(Path, new ControlRequest("promote"), Limit)).Error);
+        Assert.True((await ControlClient.CallAsync(Path, new ControlRequest("status"), Limit)).Ok);
+    }
+
+    [Fact]
     public async Task Clients_that_say_nothing_keep_nobody_from_asking()
     {
         await using ControlServer server = ControlServer.Start(Path, (_, _) => Task.FromResult(ControlReply.Success("done")));

@@ -209,9 +209,20 @@ public sealed class ControlServer : IAsyncDisposable
                 return await _handler(request, _cancellation.Token);
             }
 
-            await _acting.WaitAsync(_cancellation.Token);
+            bool queued = !await _acting.WaitAsync(0, _cancellation.Token);
+            if (queued)
+            {
+                await _acting.WaitAsync(_cancellation.Token);
+            }
+
             try
             {
+                // Who has left meanwhile does not want it any more: a promotion must not happen later than it was asked for.
+                if (queued && client.Poll(0, SelectMode.SelectRead) && client.Available == 0)
+                {
+                    return ControlReply.Failed("whoever asked has left");
+                }
+
                 return await _handler(request, _cancellation.Token);
             }
             finally
@@ -230,6 +241,10 @@ public sealed class ControlServer : IAsyncDisposable
         catch (OperatorException e)
         {
             return ControlReply.Failed(e.Message);
+        }
+        catch (Exception e) when (e is not (OperationCanceledException or SocketException))
+        {
+            return ControlReply.Failed($"the daemon failed at it: {e.GetType().Name}: {e.Message}; look at its log, and report this");
         }
     }
 }

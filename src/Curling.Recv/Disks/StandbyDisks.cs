@@ -135,21 +135,32 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     /// <exception cref="DiskException">A record or a map cannot be written.</exception>
     public void Promote()
     {
+        // What may find no room comes first: the replicas are not touched before.
         List<PrimaryDisk> disks = [];
-        foreach (Disk disk in _disks)
+        List<Guid> histories = [];
+        try
         {
-            Guid before = disk.Replica.Identity.HistoryId;
-            Guid history = Guid.NewGuid();
-            disk.Replica.Promote(history);
-            PrimaryDisk primary = PrimaryDisk.Track(
-                disk.Replica.Path, disk.Image, history, [.. disk.Ancestors.Append(before).TakeLast(ProtocolLimits.MaxAncestors)]);
-            disk.IsTracked = true;
-            disk.Served.Target = primary.Disk;
-            disks.Add(primary);
+            foreach (Disk disk in _disks)
+            {
+                Guid history = Guid.NewGuid();
+                disks.Add(PrimaryDisk.Track(
+                    disk.Replica.Path, disk.Image, history,
+                    [.. disk.Ancestors.Append(disk.Replica.Identity.HistoryId).TakeLast(ProtocolLimits.MaxAncestors)]));
+                disk.IsTracked = true;
+                histories.Add(history);
+            }
+        }
+        finally
+        {
+            // The exports stay this object's, which ends them first.
+            Primary = new GuestDisks(_guest, disks, [], _log);
         }
 
-        // The exports stay this object's, which ends them first.
-        Primary = new GuestDisks(_guest, disks, [], _log);
+        for (int i = 0; i < _disks.Length; i++)
+        {
+            _disks[i].Replica.Promote(histories[i]);
+            _disks[i].Served.Target = disks[i].Disk;
+        }
     }
 
     /// <inheritdoc/>

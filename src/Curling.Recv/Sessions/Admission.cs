@@ -280,7 +280,7 @@ internal sealed partial class Admission(
         }
 
         long newest = Math.Max(known is { IsDiscarded: false } ? known.Generation : 0, generations.Of(guest.Name));
-        if (hello.Generation < newest && known is not { State: ReceiverState.Promoted or ReceiverState.Promoting })
+        if (hello.Generation < newest && known is not { State: ReceiverState.Promoted or ReceiverState.Promoting } and not { IsHandedOver: true })
         {
             throw new RefusedException(
                 RefusalCode.Superseded,
@@ -303,7 +303,7 @@ internal sealed partial class Admission(
 
         if (known is not null)
         {
-            if (known.State is ReceiverState.Promoted or ReceiverState.Promoting && !known.IsFencing)
+            if (known.State is ReceiverState.Promoted or ReceiverState.Promoting && !known.IsFencing && !known.IsHandedOver)
             {
                 throw new RefusedException(
                     RefusalCode.Superseded,

@@ -70,10 +70,10 @@ internal sealed partial class GuestSession
                 Tell(changed);
                 break;
             case ReceiverOutput.Release:
-                if (_isRestored && _machine.State == ReceiverState.Failed)
+                if (HasFailedUnspoilt)
                 {
-                    // A standby that cannot be started here and now is no reason to throw the last round away.
                     _keep = true;
+                    Log.RoundKept(_log, Guest.Name, _machine.CommittedRound);
                 }
                 else
                 {
@@ -251,7 +251,6 @@ internal sealed partial class GuestSession
 
     private async Task PromoteAsync(ReceiverOutput.Promote promote, long since)
     {
-        bool isLoaded = false;
         try
         {
             await FaultPoint.HitAsync(FaultPoint.PromoteAsked);
@@ -270,9 +269,10 @@ internal sealed partial class GuestSession
             await FaultPoint.HitAsync(FaultPoint.PromoteFenced);
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             await standby.LoadAsync(_committed.Read, _cancellation.Token);
-            isLoaded = true;
+            _disks.Promote();
 
             // From here on the guest counts as running here, and its sender's copy as out of date.
+            _mayHaveRun = true;
             if (!_machine.HasRight)
             {
                 Generation++;
@@ -280,7 +280,6 @@ internal sealed partial class GuestSession
 
             NoteGeneration();
             Forget();
-            _disks.Promote();
             _network.Open(_inbound.TakeSent());
             await standby.RunAsync(_cancellation.Token);
             await FaultPoint.HitAsync(FaultPoint.PromoteRunning);
@@ -299,11 +298,10 @@ internal sealed partial class GuestSession
         catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or InvalidOperationException
             or System.Net.Sockets.SocketException)
         {
-            if (!isLoaded && _machine.HasRight && _right is { } right)
+            _failedUnspoilt = !_mayHaveRun;
+            if (_failedUnspoilt && _machine.HasRight)
             {
-                // It has surely not run here: its sender may take it up again where it stands.
-                await right.ReleaseAsync(ReleaseLimit, isUnused: true);
-                Generation--;
+                await GiveBackUnusedAsync();
             }
 
             Post(null, new ReceiverInput.PromotionFailed(e.Message));
@@ -328,9 +326,13 @@ internal sealed partial class GuestSession
             await standby.DisposeAsync();
         }
 
-        if (_right is { } right)
+        if (_mayHaveRun)
         {
-            await right.ReleaseAsync(ReleaseLimit);
+            await (_right?.ReleaseAsync(ReleaseLimit) ?? Task.CompletedTask);
+        }
+        else
+        {
+            await GiveBackUnusedAsync();
         }
 
         if (Interlocked.Exchange(ref _networkDisposed, 1) == 0)
@@ -377,6 +379,11 @@ internal sealed partial class GuestSession
 
     private static partial class Log
     {
+        [LoggerMessage(EventName = "RoundKept", Level = LogLevel.Warning,
+            Message = "{Guest}: round {Round} is kept. Mend what failed and start this receiver again with the same --listen: then the sender goes on"
+                + " from it, or curling-recv promote {Guest} starts it; to give it up: curling-recv discard {Guest}")]
+        public static partial void RoundKept(ILogger log, string guest, long round);
+
         [LoggerMessage(EventName = "NotForgotten", Level = LogLevel.Warning,
             Message = "{Guest}: the record of the session in {Directory} cannot be deleted ({Reason}); delete it before another receiver is"
                 + " started here, or that one offers a round that is out of date")]

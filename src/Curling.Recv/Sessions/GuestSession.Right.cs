@@ -223,7 +223,24 @@ internal sealed partial class GuestSession : IRightEvents
         }
     }
 
-    /// <summary>A later receiver that takes this session up must know that the right was taken.</summary>
+    /// <summary>The guest has surely not run here: its sender, or a later receiver, may take it up again where it stands.</summary>
+    private async Task GiveBackUnusedAsync()
+    {
+        if (_right is not { } right)
+        {
+            return;
+        }
+
+        long taken = right.Generation;
+        await right.ReleaseAsync(ReleaseLimit, isUnused: true);
+        if (taken > 0 && Generation == taken)
+        {
+            Generation--;
+            RememberGeneration();
+        }
+    }
+
+    /// <summary>A later receiver that takes this session up must know what the arbiter knows.</summary>
     private void RememberGeneration()
     {
         try

@@ -68,6 +68,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private volatile string? _lastPeer;
     private int _failedPromotions;
     private bool _keep;
+    private volatile bool _mayHaveRun;
+    private volatile bool _failedUnspoilt;
     private long _arrived;
     private long _arriving;
     private long _expected;
@@ -146,9 +148,15 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     public long MaxRoundBytes { get; }
 
     /// <summary>Whether a later receiver should find this session when this one stops: its sender is not there to begin anew.</summary>
-    public bool IsWorthKeeping => _machine.CommittedRound > 0 && _link is null
-        && (_machine.IsHeld || (_isRestored && _machine.State == ReceiverState.Failed))
+    public bool IsWorthKeeping => _machine.CommittedRound > 0 && _link is null && !_mayHaveRun
+        && (_machine.IsHeld || _machine.IsPromotionPending || _machine.State == ReceiverState.Promoting || HasFailedUnspoilt)
         && File.Exists(Path.Combine(_directory.MemoryPath, InstanceDirectory.KeepFile));
+
+    /// <summary>
+    /// Whether the round stands as it was committed although the session has failed: a standby that could not be started, here and now, is
+    /// no reason to throw it away.
+    /// </summary>
+    private bool HasFailedUnspoilt => _machine.State == ReceiverState.Failed && (_isRestored || _failedUnspoilt) && !_mayHaveRun;
 
     /// <summary>The guest.</summary>
     public GuestDefinition Guest { get; }
@@ -170,6 +178,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
 
     /// <summary>Whether a promotion waits until the primary is fenced.</summary>
     public bool IsFencing => _machine.IsFencing;
+
+    /// <summary>Whether the sender has handed the guest over, standing still, and it does not run here yet.</summary>
+    public bool IsHandedOver => _machine.IsHandedOver;
 
     /// <summary>The last committed round.</summary>
     public long CommittedRound => _machine.CommittedRound;
@@ -385,6 +396,10 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         }
 
         await Task.WhenAll(work);
+
+        // A promotion that was under way may have got further than it seemed.
+        keep &= !_mayHaveRun;
+        _keep = keep;
         await FreeAsync();
         if (_right is { } right)
         {

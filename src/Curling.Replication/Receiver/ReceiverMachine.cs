@@ -80,6 +80,12 @@ public sealed partial class ReceiverMachine
     /// <summary>Whether nothing more will happen.</summary>
     public bool IsOver => _state is ReceiverState.Ended or ReceiverState.Failed;
 
+    /// <summary>Whether a promotion has been decided on and has not begun, because a commit, an arbiter or an operator is waited for.</summary>
+    public bool IsPromotionPending => _promoteWhenCommitted is not null && _state < ReceiverState.Promoting;
+
+    /// <summary>Whether the sender has handed the guest over, standing still, and it does not run here yet.</summary>
+    public bool IsHandedOver => _finalWhole && _state <= ReceiverState.Promoting;
+
     /// <summary>Whether a promotion waits until the primary is fenced.</summary>
     public bool IsFencing => _fencing;
 
@@ -255,6 +261,13 @@ public sealed partial class ReceiverMachine
             return;
         }
 
+        if (IsHandedOver)
+        {
+            // Its guest stands still. Should the standby not run after all, this sender's copy is the only one there is.
+            _out.Add(new ReceiverOutput.Refuse(RefusalCode.Round, "the guest that was handed over is being started here; ask again"));
+            return;
+        }
+
         if (_hasRight)
         {
             _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the arbiter gave the guest to the receiver"));
@@ -273,7 +286,7 @@ public sealed partial class ReceiverMachine
             return;
         }
 
-        if (_state >= ReceiverState.Promoting || _finalWhole || _promotionAsked)
+        if (_state >= ReceiverState.Promoting || _promotionAsked)
         {
             // Taken back, the sender would let its guest run beside the one that is started here.
             _out.Add(new ReceiverOutput.Refuse(RefusalCode.Superseded, "the guest is being taken over by the receiver"));
@@ -375,8 +388,9 @@ public sealed partial class ReceiverMachine
     {
         LoseLink(goodbye.Text);
         _out.Add(new ReceiverOutput.CloseLink());
-        if (_state >= ReceiverState.Promoting)
+        if (_state >= ReceiverState.Promoting || _finalWhole)
         {
+            // What was handed over whole goes on here, whatever becomes of the sender.
             return;
         }
 

@@ -125,10 +125,13 @@ public sealed class ReceiverEndTests
         Assert.DoesNotContain("held", story.LinkLost());
         Assert.False(story.Machine.IsHeld);
 
-        // The sender's guest stands still: taken back, the sender would let it run on beside the promoted one.
-        Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
+        // The sender's guest stands still: taken back, the sender would let it run on beside the promoted one; told to end, it could not
+        // take the guest up again when it cannot be started here.
+        Assert.Equal("refuse Round", story.Happens(new ReceiverInput.LinkUp()));
         Assert.Equal("state Promoting, promote 2", story.CommitDone(2));
+        Assert.Equal("refuse Round", story.Happens(new ReceiverInput.LinkUp()));
         Assert.Equal("state Promoted", story.Happens(new ReceiverInput.PromotionDone()));
+        Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
     }
 
     [Fact]
@@ -140,9 +143,21 @@ public sealed class ReceiverEndTests
         story.Began(3);
         story.Whole(3, final: true);
         story.LinkLost();
-        Assert.Equal("refuse Superseded", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("refuse Round", story.Happens(new ReceiverInput.LinkUp()));
         Assert.Equal("commit 3", story.CommitDone(2));
         Assert.Equal("state Promoting, promote 3", story.CommitDone(3));
+    }
+
+    [Theory]
+    [InlineData(GoodbyeReason.OperatorStop)]
+    [InlineData(GoodbyeReason.QemuCrashed)]
+    public void What_was_handed_over_goes_on_whatever_becomes_of_the_sender(GoodbyeReason reason)
+    {
+        ReceiverStory story = ReceiverStory.InProtection();
+        story.Began(2);
+        story.Whole(2, final: true);
+        Assert.Equal("close", story.Happens(new ReceiverInput.PeerGoodbye(reason, "bye")));
+        Assert.Equal("state Promoting, promote 2", story.CommitDone(2));
     }
 
     [Fact]

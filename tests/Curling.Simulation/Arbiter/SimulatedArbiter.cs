@@ -33,7 +33,7 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
         Holder me = holder with { Generation = raise ? state.Generation + 1 : state.Generation };
         TimeSpan askedAt = clock.Now;
         long lease = (await AskAsync(a => _etcd.Grant(client, process, PairOptions.TtlMilliseconds, a))).Lease;
-        (string Key, string Value, long Lease) mine = (HolderKey, me.Id, lease);
+        (string Key, string? Value, long Lease) mine = (HolderKey, me.Id, lease);
         EtcdAnswer answer = await AskAsync(a => _etcd.Transact(
             client, process, [(HolderKey, null), (GenerationKey, state.Generation == 0 ? null : Text(state.Generation))],
             raise ? [mine, (GenerationKey, Text(me.Generation), 0)] : [mine], a));
@@ -81,6 +81,14 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
     }
 
     public Task ReleaseAsync(Claim claim, CancellationToken cancellation) => AskAsync(a => _etcd.Revoke(client, process, claim.Lease, a));
+
+    public async Task GiveBackUnusedAsync(Claim claim, CancellationToken cancellation)
+    {
+        await AskAsync(a => _etcd.Transact(
+            client, process, [(HolderKey, claim.Holder.Id), (GenerationKey, Text(claim.Holder.Generation))],
+            [(GenerationKey, Text(claim.Holder.Generation - 1), 0), (HolderKey, null, 0)], a));
+        await ReleaseAsync(claim, cancellation);
+    }
 
     public void Dispose()
     {

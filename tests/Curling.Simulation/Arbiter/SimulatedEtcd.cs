@@ -146,13 +146,13 @@ internal sealed class SimulatedEtcd(History history, int limitMilliseconds = 200
     public void Read(string client, SimulatedProcess process, string[] keys, Action<EtcdAnswer> answer) => Call(
         client, process, "read", answer, () => new EtcdAnswer(true, true, null, 0) { Keys = [.. keys.Select(k => _keys.GetValueOrDefault(k))], Term = _term });
 
-    /// <summary>Writes keys if all of some others are what they should be; null for absent.</summary>
+    /// <summary>Writes keys if all of some others are what they should be; null for absent, and to delete.</summary>
     public void Transact(
-        string client, SimulatedProcess process, (string Key, string? Value)[] ifSo, (string Key, string Value, long Lease)[] puts, Action<EtcdAnswer> answer) => Call(
+        string client, SimulatedProcess process, (string Key, string? Value)[] ifSo, (string Key, string? Value, long Lease)[] puts, Action<EtcdAnswer> answer) => Call(
         client, process, $"write {string.Join(", ", puts.Select(p => $"{p.Key} = {p.Value}"))}", answer, () =>
         {
             bool holds = ifSo.All(c => _keys.GetValueOrDefault(c.Key)?.Value == c.Value) && puts.All(p => p.Lease == 0 || _leases.ContainsKey(p.Lease));
-            return new EtcdAnswer(true, holds && puts.All(p => Put(p.Key, p.Value, p.Lease, true).Succeeded), null, 0) { Term = _term };
+            return new EtcdAnswer(true, holds && puts.All(p => p.Value is { } value ? Put(p.Key, value, p.Lease, true).Succeeded : _keys.Remove(p.Key)), null, 0) { Term = _term };
         });
 
     /// <summary>Creates a key where there is none.</summary>

@@ -89,8 +89,8 @@ internal sealed class SimulatedKeeper
         }
     }
 
-    /// <summary>The guest stands still: the right is given back.</summary>
-    public async Task ReleaseAsync()
+    /// <summary>The guest stands still: the right is given back, and its generation too when it has surely not run under it.</summary>
+    public async Task ReleaseAsync(bool isUnused = false)
     {
         _wanted = false;
         _right.Withdrawn();
@@ -111,8 +111,9 @@ internal sealed class SimulatedKeeper
             if (claim is not null)
             {
                 _givenBack = claim.Lease;
-                await _arbiter.ReleaseAsync(claim, CancellationToken.None);
-                _world.Note(_me.Id, "has given the right back");
+                await (isUnused
+                    ? _arbiter.GiveBackUnusedAsync(claim, CancellationToken.None) : _arbiter.ReleaseAsync(claim, CancellationToken.None));
+                _world.Note(_me.Id, isUnused ? "has given the right back unused" : "has given the right back");
             }
         }
         catch (ArbiterException)

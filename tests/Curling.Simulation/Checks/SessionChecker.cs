@@ -50,7 +50,8 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
                 _commits++;
                 break;
             case ReceiverInput.PeerGoodbye { Reason: not GoodbyeReason.QemuCrashed }:
-                _normalGoodbye = true;
+                // What was handed over whole goes on all the same.
+                _normalGoodbye |= Whole.Count == 0 || !Whole[^1].Final;
                 break;
             case ReceiverInput.PromoteAsked:
                 PromotionAsked = true;

@@ -84,12 +84,12 @@ internal sealed class PromotesAfterGoodbye : Defect
         input is ReceiverInput.PeerGoodbye { Reason: not GoodbyeReason.QemuCrashed } ? new ReceiverInput.LinkLost("planted") : input;
 }
 
-/// <summary>A sender that comes back too late is taken back beside the promoted guest.</summary>
+/// <summary>A sender that comes back when its guest is being started here, or runs here, is taken back.</summary>
 internal sealed class TakesTheSupersededBack : Defect
 {
     public override IReadOnlyList<ReceiverOutput> Out(
         ReceiverMachine machine, ReceiverInput input, IReadOnlyList<ReceiverOutput> outputs) =>
-        input is ReceiverInput.LinkUp && outputs.Any(o => o is ReceiverOutput.Refuse { Code: RefusalCode.Superseded }) ? [new ReceiverOutput.SendReady()] : outputs;
+        input is ReceiverInput.LinkUp && outputs.Any(o => o is ReceiverOutput.Refuse) ? [new ReceiverOutput.SendReady()] : outputs;
 }
 
 /// <summary>Only the first connection is ever told that rounds may come.</summary>

@@ -187,7 +187,7 @@ internal sealed class ReceiverHost(PairWorld world)
     private void FindOrMake(ReceiverConnection connection, Hello hello)
     {
         long newest = Math.Max(Current is { IsDiscarded: false } last ? last.Generation : 0, _highestGeneration);
-        if (hello.Generation < newest && Current?.Machine.State is not (ReceiverState.Promoted or ReceiverState.Promoting))
+        if (hello.Generation < newest && Current?.Machine is not { State: ReceiverState.Promoted or ReceiverState.Promoting } and not { IsHandedOver: true })
         {
             Refuse(connection, RefusalCode.Superseded);
             return;
@@ -202,7 +202,7 @@ internal sealed class ReceiverHost(PairWorld world)
 
         if (Current is { } known)
         {
-            if (known.Machine is { State: ReceiverState.Promoting or ReceiverState.Promoted, IsFencing: false })
+            if (known.Machine is { State: ReceiverState.Promoting or ReceiverState.Promoted, IsFencing: false, IsHandedOver: false })
             {
                 Refuse(connection, RefusalCode.Superseded);
                 return;

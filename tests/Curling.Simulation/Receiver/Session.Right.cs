@@ -121,7 +121,12 @@ internal sealed partial class Session
     {
         if (Keeper is { } keeper)
         {
-            _world.Run(keeper.ReleaseAsync());
+            if (!_mayHaveRun && keeper.Generation > 0 && Generation == keeper.Generation)
+            {
+                Generation--;
+            }
+
+            _world.Run(keeper.ReleaseAsync(isUnused: !_mayHaveRun));
         }
     }
 }

@@ -24,6 +24,8 @@ internal sealed partial class Session : IRightEvents
     private RoundBuffer? _goingIn;
     private bool _anyWhole;
     private bool _turnPlanned;
+    private bool _mayHaveRun;
+    private bool _hasFailedUnspoilt;
     private long _standbyStalledUntil;
     private TimeSpan _lastTick;
     private TimeSpan _graceUntil;
@@ -236,7 +238,7 @@ internal sealed partial class Session : IRightEvents
             case ReceiverOutput.Release:
                 HasGuest = false;
                 GiveRightBack();
-                if (!(_isRestored && Machine.State == ReceiverState.Failed))
+                if (!((_isRestored || _hasFailedUnspoilt) && Machine.State == ReceiverState.Failed))
                 {
                     Disk.IsRecorded = false;
                 }
@@ -320,10 +322,6 @@ internal sealed partial class Session : IRightEvents
 
     private void Start(long round, bool fails)
     {
-        // From here on no later receiver may find the round: the guest may have gone on from it.
-        Disk.IsRecorded = false;
-        Generation += Machine.HasRight ? 0 : 1;
-        _world.Receiver.NoteGeneration(Generation);
         _process.In(Math.Max(0, _standbyStalledUntil - _history.Milliseconds) + _history.Between(0, 30), () =>
         {
             if (Gone || Machine.State != ReceiverState.Promoting)
@@ -331,14 +329,23 @@ internal sealed partial class Session : IRightEvents
                 return;
             }
 
-            if (!fails)
+            if (fails)
             {
-                HasGuest = true;
-                GuardGuest();
-                Checker.Promoted(round, Disk.State());
+                _hasFailedUnspoilt = true;
+                GiveRightBack();
+                Post(null, new ReceiverInput.PromotionFailed("failed"));
+                return;
             }
 
-            Post(null, fails ? new ReceiverInput.PromotionFailed("failed") : new ReceiverInput.PromotionDone());
+            // From here on no later receiver may find the round: the guest may have gone on from it.
+            _mayHaveRun = true;
+            Disk.IsRecorded = false;
+            Generation += Machine.HasRight ? 0 : 1;
+            _world.Receiver.NoteGeneration(Generation);
+            HasGuest = true;
+            GuardGuest();
+            Checker.Promoted(round, Disk.State());
+            Post(null, new ReceiverInput.PromotionDone());
         });
     }
 
