@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using Curling.Hosting.Control;
 using Curling.Qemu.BuiltinGuest;
+using Curling.TestKit.Arbiter;
 using Curling.TestKit.Daemons;
 using Curling.TestKit.Guests;
 using Xunit.Abstractions;
@@ -154,6 +155,41 @@ public sealed class ReceiverRestartTests(ITestOutputHelper output)
         SerialLog.AssertOneLife(primary.Lines());
         Assert.True((await sender.SwitchoverAsync()).Ok);
         await receiver.UntilPromotedAsync("stays");
+    }
+
+    /// <summary>The round was handed over, and its receiver dies before the guest runs: it is in the sender's hands again, or in the next receiver's.</summary>
+    [SkippableTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Receiver_that_dies_while_it_takes_the_guest_over_loses_nothing(bool arbiter)
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        string[] more = arbiter ? ["--arbiter", (await EtcdServer.StartAsync(lab)).Arbiter] : [];
+        string endpoint = FreeEndpoint();
+        Receiver receiver = await lab.StartReceiverAsync(["--listen", endpoint, "--fault", "promote-half-loaded:exit", .. more]);
+        Sender sender = lab.StartSender(endpoint, TestGuests.WriteBuiltin(lab.Directory, "between"), more);
+        SerialLog primary = new((await sender.UntilFreshRoundAsync()).Serial!);
+        Task<ControlReply> moving = sender.SwitchoverAsync();
+        await receiver.ExitAsync();
+        Receiver next = await lab.StartReceiverAsync(["--listen", endpoint, .. more]);
+        if (arbiter)
+        {
+            // The arbiter has it as the generation that the receiver took: the sender may not run it any more.
+            await sender.ExitAsync();
+            await next.UntilAsync("between", s => s is { Held: true, StandbyPid: not null }, "is found");
+            ControlReply reply = await next.PromoteAsync("between");
+            Assert.True(reply.Ok, reply.Error);
+            SessionStatus session = await next.UntilPromotedAsync("between");
+            SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
+        }
+        else
+        {
+            await sender.UntilAsync(s => s.State == "protected", "it is protected again");
+            await primary.UntilAsync(primary.Lines().Count + 3);
+            SerialLog.AssertOneLife(primary.Lines());
+        }
+
+        await moving;
     }
 
     [SkippableFact]
