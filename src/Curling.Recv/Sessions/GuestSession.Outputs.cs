@@ -280,7 +280,7 @@ internal sealed partial class GuestSession
 
             NoteGeneration();
             Forget();
-            _disks.Promote();
+            _disks.Promote(promote.Round);
             _network.Open(_inbound.TakeSent());
             await standby.RunAsync(_cancellation.Token);
             await FaultPoint.HitAsync(FaultPoint.PromoteRunning);
