@@ -17,7 +17,7 @@ public sealed class DiskDigestLogTests
         await using RawImage whole = RawImage.Open(path, readOnly: false);
         string digest = log.Digest(whole);
 
-        // Each extent that a sparse disk in memory tells may begin and end within a block.
+        // Its extents are others than those of the file.
         MemoryBackend sparse = new(content.Length);
         await sparse.WriteAsync(1_000_000, content.AsMemory(1_000_000, 50_000), default);
         await sparse.WriteAsync(content.Length - 1, new byte[] { 7 }, default);
