@@ -9,9 +9,24 @@ using Curling.TestKit.Network;
 namespace Curling.EndToEnd.Tests;
 
 /// <summary>A guest named <c>disk</c> with one disk, its image and its replica, in a lab.</summary>
-/// <remarks>The daemons note what the disk holds at each round: see <see cref="Digests"/>.</remarks>
-internal sealed class DiskPair(Lab lab)
+/// <remarks>
+/// The daemons note what the disk holds at each round: see <see cref="Digests"/>. What killed daemons leave is looked for only when the test came to its
+/// end (<see cref="EndAsync"/>): it must not hide why one did not.
+/// </remarks>
+internal sealed class DiskPair
 {
+    private readonly Lab _lab;
+
+    /// <summary>Creates it.</summary>
+    public DiskPair(Lab lab)
+    {
+        _lab = lab;
+        Image = Path.Combine(lab.Directory, "primary.img");
+        Replica = Path.Combine(lab.Directory, "replicas", "disk-disk0.img");
+        Digests = new DiskDigests(lab.Directory);
+        lab.ExpectLeftovers();
+    }
+
     /// <summary>The size of the disk.</summary>
     public const long ImageBytes = 64 << 20;
 
@@ -19,13 +34,13 @@ internal sealed class DiskPair(Lab lab)
     public const string Address = "10.77.0.10";
 
     /// <summary>The disk of the primary.</summary>
-    public string Image { get; } = Path.Combine(lab.Directory, "primary.img");
+    public string Image { get; }
 
     /// <summary>The replica.</summary>
-    public string Replica { get; } = Path.Combine(lab.Directory, "replicas", "disk-disk0.img");
+    public string Replica { get; }
 
     /// <summary>What the disk and the replica held.</summary>
-    public DiskDigests Digests { get; set; } = new(lab.Directory);
+    public DiskDigests Digests { get; set; }
 
     /// <summary>How often a case kills something.</summary>
     public static int Kills(int standard) => Number("CURLING_KILLS") ?? standard;
@@ -52,9 +67,9 @@ internal sealed class DiskPair(Lab lab)
             Ext4Image.CreateEmpty(Image, ImageBytes);
         }
 
-        string? address = lab.SenderNamespace is null ? null : Address;
-        Sender sender = lab.StartSender(
-            target, TestGuests.WriteWithDisk(lab.Directory, "disk", Image, program, address), [.. Digests.SenderOptions, .. options]);
+        string? address = _lab.SenderNamespace is null ? null : Address;
+        Sender sender = _lab.StartSender(
+            target, TestGuests.WriteWithDisk(_lab.Directory, "disk", Image, program, address), [.. Digests.SenderOptions, .. options]);
         SenderStatus status = await sender.UntilProtectedAsync();
         await new SerialText(status.Serial!).UntilAsync(": ready ");
         return sender;
@@ -73,17 +88,29 @@ internal sealed class DiskPair(Lab lab)
     /// <exception cref="DiskDamageException">Something is not as it must be.</exception>
     public async Task<DiskContent> CheckAsync(string image, int service)
     {
-        string files = await Ext4Image.ExtractAsync(image, Path.Combine(lab.Directory, Guid.NewGuid().ToString("N")));
+        string files = await Ext4Image.ExtractAsync(image, Path.Combine(_lab.Directory, Guid.NewGuid().ToString("N")));
         return service == DiskClient.LogPort ? DiskLogCheck.Check(files) : await DiskSqlCheck.CheckAsync(files);
     }
 
     /// <summary>The guest's disk, as <c>curling-send status --json</c> has it.</summary>
     public async Task<JsonElement> StatusAsync(Sender sender)
     {
-        (int code, string text, string error) = await lab.RunAsync("curling-send", "status", "--control", sender.Control, "--json");
+        (int code, string text, string error) = await _lab.RunAsync("curling-send", "status", "--control", sender.Control, "--json");
         return code == 0
             ? JsonDocument.Parse(text).RootElement.GetProperty("disks")[0]
             : throw new InvalidOperationException($"curling-send status: {error}");
+    }
+
+    /// <summary>All went well: nothing may be left.</summary>
+    /// <param name="clearAway">Whether nobody has cleared away yet what killed daemons left.</param>
+    public async Task EndAsync(bool clearAway = true)
+    {
+        if (clearAway)
+        {
+            await _lab.ClearAwayAsync();
+        }
+
+        _lab.ExpectNothingLeft();
     }
 
     private static int? Number(string variable) =>
@@ -91,9 +118,9 @@ internal sealed class DiskPair(Lab lab)
 
     private Task<Receiver> StartReceiverAsync(NetworkLab? hosts, string endpoint, string[] options)
     {
-        lab.SenderNamespace = hosts?.Primary;
-        lab.ReceiverNamespace = hosts?.Standby;
-        return lab.StartReceiverAsync(
+        _lab.SenderNamespace = hosts?.Primary;
+        _lab.ReceiverNamespace = hosts?.Standby;
+        return _lab.StartReceiverAsync(
             ["--listen", endpoint, "--on-failure", "hold", "--replica-directory", Path.GetDirectoryName(Replica)!, .. Digests.ReceiverOptions, .. options]);
     }
 }

@@ -37,7 +37,7 @@ public sealed class DiskReturnTests(ITestOutputHelper output)
         await ExpectFewBytesAsync(pair, sender);
 
         await EndAsync(pair, sender, receiver, At);
-        await lab.ClearAwayAsync();
+        await pair.EndAsync();
     }
 
     /// <summary>
@@ -74,7 +74,7 @@ public sealed class DiskReturnTests(ITestOutputHelper output)
         Assert.Contains(sender.Log, l => l.Contains("only what changed travels to the standby", StringComparison.Ordinal));
         await ExpectFewBytesAsync(pair, sender);
         await EndAsync(pair, sender, next, At - (8 << 20));
-        await lab.ClearAwayAsync();
+        await pair.EndAsync();
     }
 
     private static async Task<Sender> StartWithOldContentAsync(DiskPair pair, string target, string rounds)

@@ -60,7 +60,7 @@ public sealed class DiskTests(ITestOutputHelper output)
             DiskContent after = await pair.CheckAsync(pair.Replica, service);
             after.MustHold(client.Acknowledged);
             Assert.True(after.Last >= atRound.Last);
-            await lab.ClearAwayAsync();
+            await pair.EndAsync();
         }
     }
 
@@ -102,7 +102,7 @@ public sealed class DiskTests(ITestOutputHelper output)
             await new SerialText(held.Serial!).UntilWrittenAsync(there + 1);
             await receiver.StopAsync();
             Assert.True(RawPatternCheck.Check(pair.Replica, 8 << 20, Region, Block) > there);
-            await lab.ClearAwayAsync();
+            await pair.EndAsync();
         }
     }
 
@@ -138,6 +138,7 @@ public sealed class DiskTests(ITestOutputHelper output)
             output.WriteLine($"kill {i}: round {found.CommittedRound} holds {atRound.First} to {atRound.Last}; {compared} rounds compared");
             await next.StopAsync();
             (await pair.CheckAsync(pair.Replica, service)).MustHold(client.Acknowledged);
+            await pair.EndAsync(clearAway: false);
         }
     }
 
@@ -183,6 +184,7 @@ public sealed class DiskTests(ITestOutputHelper output)
             await new SerialText(found.Serial!).UntilWrittenAsync(there + 1);
             await next.StopAsync();
             Assert.True(RawPatternCheck.Check(pair.Replica, 8 << 20, 32 << 20, Block) > there);
+            await pair.EndAsync(clearAway: false);
         }
 
         output.WriteLine($"{halves} of {DiskPair.Kills(2)} replicas were found half applied");
