@@ -109,11 +109,12 @@ internal static class ReceiverCommands
         };
         Option<string?> qemu = CommonOptions.Path("--qemu", "The QEMU to use; otherwise CURLING_QEMU, otherwise qemu-system-x86_64 on PATH");
         Option<string?> control = CommonOptions.Path("--control", "The control socket; otherwise one named after the address, under /run/curling");
+        Option<string?> digests = CommonOptions.DiskDigests();
         Option<string?> logFile = CommonOptions.LogFile();
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
-            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, replicas, replicaSync, replaceReplica, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
+            listen, onFailure, onSilence, fence, fenceTimeout, failureTimeout, maxGuests, maxMemory, maxRound, replicas, replicaSync, replaceReplica, digests, thenTarget, thenBandwidth, display, qemu, control, logFile, logLevel,
         };
         ArbiterCommandLine arbiter = new();
         arbiter.AddTo(root);
@@ -139,6 +140,7 @@ internal static class ReceiverCommands
                 ReplicaDirectory = parsed.GetValue(replicas) is { } there ? Path.GetFullPath(there) : ReceiverOptions.DefaultReplicaDirectory(),
                 ReplicaSync = parsed.GetValue(replicaSync) == "commit" ? ReplicaSync.Commit : ReplicaSync.None,
                 ReplaceReplica = parsed.GetValue(replaceReplica),
+                DiskDigests = parsed.GetValue(digests),
                 ThenTarget = parsed.GetValue(thenTarget),
                 ThenBandwidth = parsed.GetValue(thenBandwidth),
             },

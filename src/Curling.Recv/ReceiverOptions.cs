@@ -47,6 +47,9 @@ internal sealed record ReceiverOptions(
     /// <summary>Whether what stands where a replica is to be may be given up.</summary>
     public bool ReplaceReplica { get; init; }
 
+    /// <summary>A file that is told what the replicas held at each commit and at promotions, null for none: slow, and only for tests.</summary>
+    public string? DiskDigests { get; init; }
+
     /// <summary>Where a guest that was promoted here is given its next standby, null for nowhere.</summary>
     public Endpoint? ThenTarget { get; init; }
 

@@ -117,12 +117,13 @@ internal static class SenderCommands
             TimeSpan.FromMinutes(10));
         Option<string?> qemu = CommonOptions.Path("--qemu", "The QEMU to use; otherwise CURLING_QEMU, otherwise qemu-system-x86_64 on PATH");
         Option<string?> control = CommonOptions.Path("--control", "The control socket; otherwise one named after the guest, under /run/curling");
+        Option<string?> digests = CommonOptions.DiskDigests();
         Option<string?> logFile = CommonOptions.LogFile();
         Option<string> logLevel = CommonOptions.LogLevelOption();
         RootCommand root = new(Description)
         {
             target, bandwidth, guest, rounds, compress, sync, interval, minInterval, maxInterval, overhead, inFlight, maxHeld, noReplay,
-            releaseEarly, failureTimeout, qemu, control, logFile, logLevel,
+            releaseEarly, digests, failureTimeout, qemu, control, logFile, logLevel,
         };
         ArbiterCommandLine arbiter = new();
         arbiter.AddTo(root);
@@ -159,6 +160,7 @@ internal static class SenderCommands
                 ReplayInbound = !parsed.GetValue(noReplay),
                 Arbiter = arbiter.Read(parsed),
                 ReleaseEarly = parsed.GetValue(releaseEarly),
+                DiskDigests = parsed.GetValue(digests),
                 Compress = parsed.GetValue(compress) switch
                 {
                     "none" => CompressChoice.None,

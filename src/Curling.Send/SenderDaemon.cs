@@ -216,6 +216,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             await using ControlServer? control = Adopt is not null
                 ? null
                 : ControlServer.Start(_options.Control ?? ControlPaths.For("send", guest.Definition.Name), AnswerAsync);
+            if (_options.DiskDigests is { } digests)
+            {
+                guest.Disks.AddDigestsTo(digests);
+            }
+
             _guest = guest;
             CheckRight(guest);
             _capture = await CreateCaptureAsync(guest, stopping);

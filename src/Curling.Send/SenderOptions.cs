@@ -68,6 +68,9 @@ internal sealed record SenderOptions(
     /// <summary>Whether output leaves before it is safe: wrong, and only for tests that must notice.</summary>
     public bool ReleaseEarly { get; init; }
 
+    /// <summary>A file that is told what the disks held at each cut, null for none: slow, and only for tests.</summary>
+    public string? DiskDigests { get; init; }
+
     /// <summary>What decides which host may run the guest; null for nothing.</summary>
     public ArbiterOptions? Arbiter { get; init; }
 

@@ -107,6 +107,14 @@ public static class CommonOptions
     public static Option<string> LogLevelOption() =>
         Word("--log-level", "What to log; debug shows every round", "information", "debug", "information", "warning", "error");
 
+    /// <summary><c>--test-disk-digests</c>.</summary>
+    public static Option<string?> DiskDigests()
+    {
+        Option<string?> option = Path("--test-disk-digests", "For tests: add a line to this file for what each disk holds at each round; slow");
+        option.Hidden = true;
+        return option;
+    }
+
     /// <summary>The level a <c>--log-level</c> names.</summary>
     public static LogLevel ReadLevel(string word) => word switch
     {

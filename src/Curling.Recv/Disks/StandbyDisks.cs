@@ -24,10 +24,12 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     private readonly string _guest;
     private readonly Guid _session;
     private readonly ILogger _log;
+    private readonly DiskDigestLog? _digests;
     private readonly DiskRun[] _runs = new DiskRun[ProtocolLimits.MaxRuns];
 
-    private StandbyDisks(string guest, Guid session, Disk[] disks, ILogger log)
+    private StandbyDisks(string guest, Guid session, Disk[] disks, DiskDigestLog? digests, ILogger log)
     {
+        _digests = digests;
         _guest = guest;
         _session = session;
         _disks = disks;
@@ -36,7 +38,7 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     }
 
     /// <summary>No disks.</summary>
-    public static StandbyDisks None(string guest, ILogger log) => new(guest, Guid.Empty, [], log);
+    public static StandbyDisks None(string guest, ILogger log) => new(guest, Guid.Empty, [], null, log);
 
     /// <summary>Whether the guest has none.</summary>
     public bool IsEmpty => _disks.Length == 0;
@@ -86,7 +88,8 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
                 }
             }
 
-            return new StandbyDisks(guest.Name, Session(hello), [.. disks], log);
+            DiskDigestLog? digests = options.DiskDigests is { } file ? DiskDigestLog.Open(file) : null;
+            return new StandbyDisks(guest.Name, Session(hello), [.. disks], digests, log);
         }
         catch
         {
@@ -129,12 +132,21 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         {
             disk.Replica.Commit(isComplete);
         }
+
+        if (isComplete)
+        {
+            AddDigests("commit", round);
+        }
     }
 
     /// <summary>The guest is about to run here: its disks begin a history of their own, and what it writes is tracked.</summary>
+    /// <param name="round">The round that it goes on from.</param>
     /// <exception cref="DiskException">A record or a map cannot be written.</exception>
-    public void Promote()
+    public void Promote(long round)
     {
+        // This is what its QEMU has been served until now, and the guest writes to next.
+        AddDigests("promote", round);
+
         // What may find no room comes first: the replicas are not touched before.
         List<PrimaryDisk> disks = [];
         List<Guid> histories = [];
@@ -177,6 +189,8 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         {
             await disk.DisposeAsync();
         }
+
+        _digests?.Dispose();
     }
 
     private static Disk Open(
@@ -205,6 +219,14 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
             image?.DisposeAsync().AsTask().GetAwaiter().GetResult();
             replica.Dispose();
             throw;
+        }
+    }
+
+    private void AddDigests(string when, long round)
+    {
+        for (int i = 0; _digests is not null && i < _disks.Length; i++)
+        {
+            _digests.Add(when, round, i, _disks[i].Served);
         }
     }
 

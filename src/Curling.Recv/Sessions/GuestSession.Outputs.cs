@@ -269,7 +269,7 @@ internal sealed partial class GuestSession
             await FaultPoint.HitAsync(FaultPoint.PromoteFenced);
             IStandby standby = _standby ?? throw new QemuException("the standby is not running");
             await standby.LoadAsync(_committed.Read, _cancellation.Token);
-            _disks.Promote();
+            _disks.Promote(promote.Round);
 
             // From here on the guest counts as running here, and its sender's copy as out of date.
             _mayHaveRun = true;

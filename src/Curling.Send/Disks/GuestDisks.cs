@@ -37,6 +37,7 @@ internal sealed partial class GuestDisks : IAsyncDisposable
     private readonly string _guest;
     private readonly ILogger _log;
     private long _backlogAtOnce = PortionBytes;
+    private DiskDigestLog? _digests;
 
     /// <summary>Creates it around disks that are exported already.</summary>
     public GuestDisks(string guest, IEnumerable<PrimaryDisk> disks, IReadOnlyList<NbdServer> exports, ILogger log)
@@ -135,6 +136,20 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         _backlogAtOnce = !full && outstanding <= Math.Min(MaxWholeBytes, replicas.MaxRoundBytes / WholeShare) ? long.MaxValue : PortionBytes;
     }
 
+    /// <summary>For tests: from now on a file is told what each disk holds at each cut, while the guest stands still for it.</summary>
+    /// <exception cref="OperatorException">The file cannot be written.</exception>
+    public void AddDigestsTo(string path)
+    {
+        try
+        {
+            _digests = DiskDigestLog.Open(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new OperatorException($"--test-disk-digests: {path} cannot be written: {e.Message}");
+        }
+    }
+
     /// <summary>The guest is about to be stopped for a cut: writes that wait for it pass, for QEMU stops only when they are answered.</summary>
     public void OpenGate()
     {
@@ -162,6 +177,10 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         }
 
         _backlogAtOnce = PortionBytes;
+        if (_digests is not null)
+        {
+            AddDigests(_digests, round);
+        }
     }
 
     /// <summary>Reads the round's part of the disks into frames, while the guest runs again.</summary>
@@ -235,6 +254,24 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         foreach (PrimaryDisk disk in _disks)
         {
             await disk.DisposeAsync();
+        }
+
+        _digests?.Dispose();
+    }
+
+    private void AddDigests(DiskDigestLog digests, long round)
+    {
+        try
+        {
+            for (int i = 0; i < _disks.Length; i++)
+            {
+                digests.Add("cut", round, i, _disks[i].Disk);
+            }
+        }
+        catch
+        {
+            Abandon();
+            throw;
         }
     }
 

@@ -55,6 +55,13 @@ public sealed class QemuImage : IDiskBackend
                 $"{path} has the format {DiskImages.Name(format)}, which needs qemu-storage-daemon (package qemu-system-common) or qemu-nbd (package qemu-utils)");
         }
 
+        return await OpenAsync(daemon, path, format, readOnly, directory, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>The same with one of the two tools, which must be there.</summary>
+    internal static async Task<QemuImage> OpenAsync(
+        bool daemon, string path, ImageFormat format, bool readOnly, string directory, CancellationToken cancellation)
+    {
         string name = Path.Combine(directory, $"image-{Environment.ProcessId}-{Interlocked.Increment(ref _count)}");
         string socket = name + ".nbd";
         string? monitor = daemon ? name + ".qmp" : null;

@@ -77,6 +77,43 @@ public sealed class DiskImagesTests
         await Tool.RunAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, path);
     }
 
+    /// <summary>Where there is no storage daemon, qemu-nbd serves.</summary>
+    [SkippableTheory]
+    [InlineData(ImageFormat.Qcow2, "qcow2")]
+    [InlineData(ImageFormat.Vmdk, "vmdk")]
+    public async Task The_other_tool_does_the_same(ImageFormat format, string name)
+    {
+        Tool.Require("qemu-img", "qemu-nbd");
+        using TestDirectory directory = new();
+        string path = directory.File("a,b." + name);
+        await Tool.RunAsync("qemu-img", "create", "-q", "-f", name, path, "16M");
+        byte[] data = new byte[300_000];
+        new Random(1).NextBytes(data);
+        byte[] read = new byte[data.Length];
+        QemuImage disk = await QemuImage.OpenAsync(daemon: false, path, format, readOnly: false, directory.Path, default);
+        await using (disk)
+        {
+            Assert.Contains("qemu-nbd", Curling.Linux.Processes.ProcessInfo.CommandLine(disk.Pid), StringComparison.Ordinal);
+            Assert.Equal(16 << 20, disk.Length);
+            await Task.WhenAll(Enumerable.Range(0, 100).Select(i => disk.WriteAsync(1_000_001 + (i * 3000), data.AsMemory(i * 3000, 3000), default).AsTask()));
+            await disk.ZeroAsync(1_000_001, 1000, mayDeallocate: true, default);
+            await disk.TrimAsync(8 << 20, 1 << 20, default);
+            data.AsSpan(0, 1000).Clear();
+            await disk.ReadAsync(1_000_001, read, default);
+            Assert.Equal(data, read);
+            await disk.FlushAsync(default);
+        }
+
+        Assert.False(Directory.Exists($"/proc/{disk.Pid}"), "the tool still runs");
+        Assert.Equal([path], Directory.GetFileSystemEntries(directory.Path));
+        Assert.Contains("No errors", await CheckAsync(name, path), StringComparison.Ordinal);
+        await using QemuImage reader = await QemuImage.OpenAsync(daemon: false, path, format, readOnly: true, directory.Path, default);
+        Assert.True(reader.IsReadOnly);
+        await reader.ReadAsync(1_000_001, read, default);
+        Assert.Equal(data, read);
+        await Assert.ThrowsAsync<DiskException>(async () => await reader.WriteAsync(0, new byte[1], default));
+    }
+
     [SkippableFact]
     public async Task A_format_is_never_guessed()
     {

@@ -110,6 +110,9 @@ public sealed class Lab : IAsyncDisposable
     /// <summary>Leaves a mess on purpose: do not look for it.</summary>
     public void ExpectLeftovers() => _checkLeftovers = false;
 
+    /// <summary>Everything is cleared away now, or must be by the end.</summary>
+    public void ExpectNothingLeft() => _checkLeftovers = true;
+
     /// <summary>What daemons left behind: their directories, memory and QEMUs.</summary>
     public IReadOnlyList<string> Leftovers()
     {
