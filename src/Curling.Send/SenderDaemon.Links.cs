@@ -18,6 +18,14 @@ internal sealed partial class SenderDaemon
 {
     private async Task ConnectAsync()
     {
+        using CancellationTokenSource attempt = CancellationTokenSource.CreateLinkedTokenSource(_work.Token);
+        SenderOptions options;
+        lock (_attemptLock)
+        {
+            _attempt = attempt;
+            options = _options;
+        }
+
         try
         {
             PrimaryGuest guest = _guest!;
@@ -39,7 +47,13 @@ internal sealed partial class SenderDaemon
                 Disks = guest.Disks.Hello,
             };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
-                _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
+                options, hello, guest.Files, _pool, WindowBytes, _time, attempt.Token);
+            if (options != _options)
+            {
+                await link.DisposeAsync();
+                throw new OperationCanceledException(attempt.Token);
+            }
+
             await _capturing;
             if (link.Replicas is { } replicas)
             {
@@ -86,7 +100,15 @@ internal sealed partial class SenderDaemon
         }
         catch (OperationCanceledException)
         {
-            // The sender stops.
+            // The sender stops, or another standby was named.
+            Post(null, new SenderInput.LinkLost($"the guest is given another standby, at {_options.Target}"));
+        }
+        finally
+        {
+            lock (_attemptLock)
+            {
+                _attempt = null;
+            }
         }
     }
 

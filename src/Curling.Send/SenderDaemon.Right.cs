@@ -117,6 +117,11 @@ internal sealed partial class SenderDaemon : IRightEvents
         if (_right is { IsValid: false })
         {
             Suspend(guest, "the arbiter's lease was not renewed in time");
+            if (_right.IsValid)
+            {
+                // It came back before anybody knew of the guest.
+                Post(null, new SenderInput.RightBack());
+            }
         }
     }
 

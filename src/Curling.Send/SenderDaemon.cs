@@ -66,6 +66,8 @@ internal sealed partial class SenderDaemon : BackgroundService
     private IRoundCapture? _capture;
     private ReceiverLink? _link;
     private Task _capturing = Task.CompletedTask;
+    private readonly Lock _attemptLock = new();
+    private CancellationTokenSource? _attempt;
     private Task _connecting = Task.CompletedTask;
     private Task _closing = Task.CompletedTask;
     private SenderOutput.End? _end;
@@ -259,6 +261,12 @@ internal sealed partial class SenderDaemon : BackgroundService
                 await Task.WhenAny(_connecting, Task.Delay(EndLimit, CancellationToken.None));
             }
 
+            if (_end is { How: SenderEnd.Superseded })
+            {
+                // The guest runs elsewhere: not a moment longer here.
+                await guest.Qemu.DisposeAsync();
+            }
+
             await CloseLinkAsync();
             await release;
             await _work.CancelAsync();
@@ -297,6 +305,7 @@ internal sealed partial class SenderDaemon : BackgroundService
         OutputAsksForRounds = SyncsOutput,
         EndsWhenRefused = Adopt is null,
         Arbitrated = _options.Arbiter is not null,
+        StallTimeout = TimeSpan.FromSeconds(Math.Max(60, 10 * _options.FailureTimeout.TotalSeconds)),
     })
     {
         MinInterval = _options.MinInterval ?? TimeSpan.Zero,
@@ -310,6 +319,12 @@ internal sealed partial class SenderDaemon : BackgroundService
         if (_link is { } link)
         {
             Post(link, new SenderInput.LinkLost($"the guest is given another standby, at {target}"));
+        }
+
+        // An attempt that is under way goes to the one before.
+        lock (_attemptLock)
+        {
+            _attempt?.Cancel();
         }
     }
 
@@ -375,6 +390,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             && now - _time.GetElapsedTime(_start, link.LastHeard) > _options.FailureTimeout)
         {
             Take(link, new SenderInput.LinkLost($"nothing was heard from the receiver for {Durations.Format(_options.FailureTimeout)}"));
+        }
+
+        if (_link is { } alive)
+        {
+            Take(alive, new SenderInput.Sent(alive.Rounds.MemoryBytes + alive.Rounds.StateBytes));
         }
     }
 

@@ -19,6 +19,9 @@ namespace Curling.Replication.Receiver;
 public sealed partial class ReceiverMachine
 {
     private readonly ReceiverSettings _settings;
+    /// <summary>A commit that takes longer hangs: the sender's guest is not to wait for it.</summary>
+    private static readonly TimeSpan SlowCommit = TimeSpan.FromSeconds(20);
+
     private readonly List<ReceiverOutput> _out = [];
     private readonly Queue<RoundEnd> _whole = new();
     private ReceiverState _state = ReceiverState.Waiting;
@@ -32,6 +35,7 @@ public sealed partial class ReceiverMachine
     private bool _promotionAsked;
     private bool _restored;
     private long _committing;
+    private TimeSpan _committingSince;
     private bool _committingFinal;
     private bool _committingIncomplete;
     private bool _isIncomplete;
@@ -108,7 +112,7 @@ public sealed partial class ReceiverMachine
                 OnTick(tick.LastHeard, now);
                 break;
             case ReceiverInput.LinkUp:
-                OnLinkUp();
+                OnLinkUp(now);
                 break;
             case ReceiverInput.StandbyReady:
                 _standbyReady = true;
@@ -213,6 +217,7 @@ public sealed partial class ReceiverMachine
         if (_committing == 0 && _whole.TryDequeue(out RoundEnd end))
         {
             _committing = end.Round;
+            _committingSince = now;
             _committingFinal = end.Final;
             _committingIncomplete = end.DisksIncomplete;
             _out.Add(new ReceiverOutput.Commit(end.Round));
@@ -251,7 +256,7 @@ public sealed partial class ReceiverMachine
         }
     }
 
-    private void OnLinkUp()
+    private void OnLinkUp(TimeSpan now)
     {
         LoseLink("the sender made a new connection");
         if (_takingRight)
@@ -294,11 +299,21 @@ public sealed partial class ReceiverMachine
         }
 
         // The sender lives, its guest runs on: a promotion because it was lost is not wanted any more.
-        _linkUp = true;
-        _lastWholeOfEarlierLinks = _lastWhole;
         _promoteWhenCommitted = null;
         _rightRefused = false;
         _lossReason = null;
+        if (_committing != 0 && now - _committingSince > SlowCommit)
+        {
+            // Another round would only wait behind it, and the guest's output with it.
+            _reconnectBy = now + _settings.FailureTimeout;
+            _out.Add(new ReceiverOutput.Refuse(
+                RefusalCode.Round,
+                $"round {_committing} has been being committed for {(now - _committingSince).TotalSeconds:F0} s: look at the disks of the receiver's host"));
+            return;
+        }
+
+        _linkUp = true;
+        _lastWholeOfEarlierLinks = _lastWhole;
         _reconnectBy = null;
     }
 

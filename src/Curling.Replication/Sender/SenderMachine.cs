@@ -38,6 +38,8 @@ public sealed partial class SenderMachine
     private long _lastCommitted;
     private long _firstOfLink;
     private long _nextRound = 1;
+    private (long Bytes, long Completed, long Committed) _progress;
+    private TimeSpan _progressAt;
 
     /// <summary>Creates a machine at rest: it waits for <see cref="SenderInput.GuestStarted"/>.</summary>
     public SenderMachine(SenderSettings settings)
@@ -106,6 +108,9 @@ public sealed partial class SenderMachine
                 break;
             case SenderInput.ReceiverLeft left:
                 LinkIsDown(left.Reason, now);
+                break;
+            case SenderInput.Sent sent:
+                OnSent(sent.Bytes, now);
                 break;
             case SenderInput.Refused refused:
                 OnRefused(refused, now);
@@ -199,6 +204,7 @@ public sealed partial class SenderMachine
     private void LinkIsUp(TimeSpan now)
     {
         _link = Link.Up;
+        _progressAt = now;
         _firstOfLink = _nextRound;
         _lastCaptured = _nextRound - 1;
         _roundAt = now;
@@ -321,6 +327,29 @@ public sealed partial class SenderMachine
 
         _lastCompleted = round;
         _out.Add(new SenderOutput.ReleaseOutput(round));
+    }
+
+    private void OnSent(long bytes, TimeSpan now)
+    {
+        if (_link != Link.Up)
+        {
+            return;
+        }
+
+        (long, long, long) progress = (bytes, _lastCompleted, _lastCommitted);
+        bool isOwed = _lastCaptured >= _firstOfLink && _lastCommitted < _lastCaptured;
+        if (!isOwed || progress != _progress)
+        {
+            _progress = progress;
+            _progressAt = now;
+        }
+        else if (now - _progressAt > _settings.StallTimeout)
+        {
+            LinkIsDown(
+                $"the receiver lives, but has neither taken nor committed anything of round {Math.Max(_lastCommitted + 1, _firstOfLink)} for"
+                    + $" {_settings.StallTimeout.TotalSeconds:F0} s; look at its log and its disks",
+                now);
+        }
     }
 
     private void OnCommitted(long round, bool isComplete, TimeSpan now)

@@ -16,6 +16,10 @@ public abstract record SenderInput
         public static readonly Tick Instance = new();
     }
 
+    /// <summary>How much of rounds has been sent over the connection, looked at from time to time.</summary>
+    /// <param name="Bytes">The bytes so far; heartbeats and the like do not count.</param>
+    public sealed record Sent(long Bytes) : SenderInput;
+
     /// <summary>The guest runs; protection may begin.</summary>
     public sealed record GuestStarted : SenderInput;
 
@@ -189,4 +193,10 @@ public sealed record SenderSettings(bool Incremental, int MaxRoundsInFlight, Tim
 
     /// <summary>Whether an arbiter decides who may run the guest.</summary>
     public bool Arbitrated { get; init; }
+
+    /// <summary>
+    /// How long a receiver may neither take nor commit anything of the rounds under way. One that lives and hangs, on a disk that does not
+    /// answer, would otherwise hold the guest's output for ever.
+    /// </summary>
+    public TimeSpan StallTimeout { get; init; } = TimeSpan.FromSeconds(60);
 }

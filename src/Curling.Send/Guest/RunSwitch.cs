@@ -56,13 +56,15 @@ internal sealed class RunSwitch(QmpClient qmp)
     public Task<bool> AllowAsync(Func<bool> mayRun, CancellationToken cancellation) => ContinueAsync(
         () =>
         {
-            if (!mayRun())
+            // In this order: whoever suspends it after the question has the last word.
+            _suspended = false;
+            bool may = mayRun();
+            if (!may)
             {
-                return false;
+                _suspended = true;
             }
 
-            _suspended = false;
-            return true;
+            return may;
         },
         cancellation);
 

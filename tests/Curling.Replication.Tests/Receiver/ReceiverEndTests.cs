@@ -242,4 +242,19 @@ public sealed class ReceiverEndTests
         Assert.Equal("discard 2, close, state Ended, free", story.Happens(new ReceiverInput.EndAsked("discarded")));
         Assert.Equal("", story.Happens(new ReceiverInput.LinkUp()));
     }
+
+    [Fact]
+    public void Sender_that_comes_back_does_not_queue_behind_a_commit_that_hangs()
+    {
+        ReceiverStory story = ReceiverStory.InProtection();
+        story.Began(2);
+        Assert.Equal("say complete 2, commit 2", story.Whole(2));
+        story.LinkLost();
+        story.After(21_000);
+        Assert.Equal("refuse Round", story.Happens(new ReceiverInput.LinkUp()));
+
+        // It lives, and so does its guest: what hung is not promoted beside it when it ends.
+        Assert.Equal("", story.CommitDone(2));
+        Assert.DoesNotContain("refuse", story.Happens(new ReceiverInput.LinkUp()));
+    }
 }

@@ -134,4 +134,29 @@ public sealed class SenderLinkTests
         Assert.Equal("", story.After(199));
         Assert.Equal("connect", story.After(1));
     }
+
+    [Fact]
+    public void Receiver_that_lives_and_commits_nothing_is_lost_and_what_was_held_leaves()
+    {
+        SenderStory story = SenderStory.InProtection();
+        story.After(10);
+        story.Happens(new SenderInput.Captured(2));
+        Assert.Equal("", story.Happens(new SenderInput.Sent(1000)));
+        story.After(59_000);
+        Assert.Equal("", story.Happens(new SenderInput.Sent(1001)));
+        story.After(60_000);
+        Assert.Equal("", story.Happens(new SenderInput.Sent(1001)));
+        story.After(1);
+        Assert.Equal("close, release all, state Unprotected", story.Happens(new SenderInput.Sent(1001)));
+    }
+
+    [Fact]
+    public void Guest_that_takes_its_time_to_be_captured_is_no_fault_of_the_receivers()
+    {
+        SenderStory story = SenderStory.InProtection();
+        Assert.Contains("capture 2", story.After(10));
+        story.Happens(new SenderInput.Sent(1000));
+        story.After(100_000);
+        Assert.Equal("", story.Happens(new SenderInput.Sent(1000)));
+    }
 }
