@@ -64,6 +64,30 @@ public sealed class DiskTests(ITestOutputHelper output)
         }
     }
 
+    /// <summary>What the above looks for can be missing: with output that leaves early, a client was told what the replica does not hold.</summary>
+    [SkippableFact]
+    public async Task Replica_lacks_what_a_client_was_told_when_output_leaves_early()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        DiskPair pair = new(lab);
+        Receiver receiver = await pair.StartReceiverAsync(hosts);
+        Sender sender = await pair.StartSenderAsync(
+            receiver.Endpoint, Log, "--test-release-output-early", "--sync", "periodic", "--interval", "3s");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using DiskClient client = new(await hosts.ConnectAsync(DiskPair.Address, DiskClient.LogPort, limit.Token));
+        await sender.UntilFreshRoundAsync();
+        await client.UntilAnsweredAsync(20);
+        await DiskPair.KillAsync(sender);
+        await receiver.UntilAsync("disk", s => s.Held, "is held");
+        DiskContent atRound = await pair.CheckAsync(pair.Replica, DiskClient.LogPort);
+        DiskDamageException missing = Assert.Throws<DiskDamageException>(() => atRound.MustHold(client.Acknowledged));
+        Assert.Contains("was acknowledged", missing.Message, StringComparison.Ordinal);
+        await receiver.DiscardAsync("disk");
+        await receiver.StopAsync();
+        await pair.EndAsync();
+    }
+
     /// <summary>
     /// The strict form: the replica is the primary's disk after one write, and none of the next is on it. The guest rewrites few blocks as
     /// fast as it can over a slow link, so that it writes to those that a round carries before they are read.
