@@ -14,7 +14,7 @@ namespace Curling.EndToEnd.Tests;
 /// </summary>
 /// <remarks>
 /// <para><c>CURLING_KILLS</c> sets the kills of each case and adds cases, <c>CURLING_SEED</c> changes their moments; the default keeps the whole run
-/// short. All of it, 30 kills each: <c>CURLING_KILLS=30 eng/test EndToEnd --filter DisplayName~DiskTests</c>; a case takes some minutes.</para>
+/// short. All of it, 30 kills each: <c>eng/kills</c>; a case takes some minutes.</para>
 /// <para>At every commit and at each promotion the replica's digest is held against that of the primary's disk at the round's cut
 /// (<see cref="DiskDigests"/>), besides what the programs of the guest can tell.</para>
 /// </remarks>
@@ -73,7 +73,7 @@ public sealed class DiskTests(ITestOutputHelper output)
         DiskPair pair = new(lab);
         Receiver receiver = await pair.StartReceiverAsync(hosts);
         Sender sender = await pair.StartSenderAsync(
-            receiver.Endpoint, Log, "--test-release-output-early", "--sync", "periodic", "--interval", "3s");
+            receiver.Endpoint, Log, "--test-release-output-early", "--sync", "periodic", "--interval", "1500ms");
         using CancellationTokenSource limit = new(Daemon.Limit);
         using DiskClient client = new(await hosts.ConnectAsync(DiskPair.Address, DiskClient.LogPort, limit.Token));
         await sender.UntilFreshRoundAsync();
