@@ -9,7 +9,7 @@ namespace Curling.EndToEnd.Tests;
 /// <summary>An image that fails under a running guest: the guest is told what is wrong, as a disk would, and runs on.</summary>
 public sealed class DiskFailureTests(ITestOutputHelper output)
 {
-    private const string Program = "curling.disk=raw diskraw.rate=4096 diskraw.block=64 diskraw.at=8 diskraw.region=32";
+    private const string Program = "curling.disk=raw diskraw.rate=16384 diskraw.block=64 diskraw.at=8 diskraw.region=32";
 
     [SkippableFact]
     public async Task Guest_is_told_that_there_is_no_room_and_stays_protected()
@@ -18,7 +18,7 @@ public sealed class DiskFailureTests(ITestOutputHelper output)
         await using Lab lab = new(output, TestGuests.Qemu("7.2"));
         string small = Path.Combine(lab.Directory, "small");
         Directory.CreateDirectory(small);
-        await DiskTool.MustAsync("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small);
+        await DiskTool.MustAsync("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small);
         try
         {
             string image = Path.Combine(small, "sparse.img");

@@ -14,7 +14,7 @@ namespace Curling.EndToEnd.Tests;
 /// </summary>
 /// <remarks>
 /// <para><c>CURLING_KILLS</c> sets the kills of each case and adds cases, <c>CURLING_SEED</c> changes their moments; the default keeps the whole run
-/// short. All of it, 30 kills each: <c>CURLING_KILLS=30 eng/test EndToEnd --filter DisplayName~DiskTests</c>; a case takes some minutes.</para>
+/// short. All of it, 30 kills each: <c>eng/kills</c>; a case takes some minutes.</para>
 /// <para>At every commit and at each promotion the replica's digest is held against that of the primary's disk at the round's cut
 /// (<see cref="DiskDigests"/>), besides what the programs of the guest can tell.</para>
 /// </remarks>
@@ -62,6 +62,30 @@ public sealed class DiskTests(ITestOutputHelper output)
             Assert.True(after.Last >= atRound.Last);
             await pair.EndAsync();
         }
+    }
+
+    /// <summary>What the above looks for can be missing: with output that leaves early, a client was told what the replica does not hold.</summary>
+    [SkippableFact]
+    public async Task Replica_lacks_what_a_client_was_told_when_output_leaves_early()
+    {
+        using NetworkLab hosts = new();
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        DiskPair pair = new(lab);
+        Receiver receiver = await pair.StartReceiverAsync(hosts);
+        Sender sender = await pair.StartSenderAsync(
+            receiver.Endpoint, Log, "--test-release-output-early", "--sync", "periodic", "--interval", "1500ms");
+        using CancellationTokenSource limit = new(Daemon.Limit);
+        using DiskClient client = new(await hosts.ConnectAsync(DiskPair.Address, DiskClient.LogPort, limit.Token));
+        await sender.UntilFreshRoundAsync();
+        await client.UntilAnsweredAsync(20);
+        await DiskPair.KillAsync(sender);
+        await receiver.UntilAsync("disk", s => s.Held, "is held");
+        DiskContent atRound = await pair.CheckAsync(pair.Replica, DiskClient.LogPort);
+        DiskDamageException missing = Assert.Throws<DiskDamageException>(() => atRound.MustHold(client.Acknowledged));
+        Assert.Contains("was acknowledged", missing.Message, StringComparison.Ordinal);
+        await receiver.DiscardAsync("disk");
+        await receiver.StopAsync();
+        await pair.EndAsync();
     }
 
     /// <summary>

@@ -41,7 +41,7 @@ public sealed class PlainGuest : IAsyncDisposable
             ChildProcess.Start(new ChildProcessOptions(qemu,
             [
                 "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "192M", "-kernel", kernel, "-initrd", initrd,
-                "-append", $"console=ttyS0 quiet counter.ws=1 counter.rate=1 curling.ip=10.0.2.15/24 {append}", "-serial", "file:" + serial,
+                "-append", $"console=ttyS0 quiet no_timer_check counter.ws=1 counter.rate=1 curling.ip=10.0.2.15/24 {append}", "-serial", "file:" + serial,
                 "-blockdev", $"driver=file,filename={image},node-name=disk0,discard=unmap,cache.direct=off",
                 "-device", "virtio-blk-pci,drive=disk0",
                 "-netdev", string.Create(CultureInfo.InvariantCulture, $"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{service}"),
