@@ -9,8 +9,8 @@ namespace Curling.Recv.Sessions;
 /// <remarks>One reader uses it, for one round. It owns the frames it was given and returns their chunks.</remarks>
 internal sealed class StraightIn : IAsyncDisposable
 {
-    // Enough to keep both sides busy; the memory they take stays small.
-    private const int Waiting = 8;
+    // Enough to keep both sides busy, few enough to stay in a processor's cache between the socket and the memory.
+    private const int Waiting = 2;
     private readonly Channel<Chunk> _frames = Channel.CreateBounded<Chunk>(new BoundedChannelOptions(Waiting) { SingleReader = true });
     private readonly Action<Chunk> _apply;
     private readonly Task _loop;

@@ -27,6 +27,9 @@ internal sealed class IncrementalCapture : IRoundCapture
     // Copying pages while the guest runs pays only where it shortens the cut by more than it costs: about a millisecond's worth.
     private const int WorthAPass = 256;
     private const int MaxPasses = 5;
+
+    // Chunks that a base round is read ahead of the link: few enough to stay in a processor's cache until they are sent.
+    private const int BaseAhead = 6;
     private static readonly TimeSpan MonitorLimit = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan DrainLimit = TimeSpan.FromMilliseconds(20);
     private readonly PrimaryGuest _guest;
@@ -176,7 +179,15 @@ internal sealed class IncrementalCapture : IRoundCapture
         rounds.Begin(job.Begin with { ExpectedBytes = isBase ? ExpectedBaseBytes : 0 });
         if (isBase)
         {
-            CopyEverything();
+            rounds.Narrow(BaseAhead);
+            try
+            {
+                CopyEverything();
+            }
+            finally
+            {
+                rounds.Widen();
+            }
         }
 
         FaultPoint.Hit(FaultPoint.SendPreCopy);

@@ -31,7 +31,7 @@ internal sealed class MappedRam(string name, ulong address, SharedMapping memory
 {
     /// <inheritdoc/>
     public override void Read(long firstPage, Span<byte> destination) =>
-        memory.Span(firstPage * ProtocolLimits.PageBytes, destination.Length).CopyTo(destination);
+        MemoryCopy.CopyCold(memory.Span(firstPage * ProtocolLimits.PageBytes, destination.Length), destination);
 
     /// <inheritdoc/>
     public override bool NextData(long page, out long start, out long end)

@@ -17,12 +17,14 @@ internal sealed class RoundWriter : IAsyncDisposable
     private readonly FrameEncoding? _encoding;
     private readonly ChunkPool _pool;
     private readonly SemaphoreSlim _room;
+    private readonly int _chunks;
     private readonly Channel<Item> _items;
     private readonly CancellationTokenSource _lost = new();
     private readonly RoundDigest _digest = new();
     private readonly byte[] _payload = new byte[RoundEnd.Bytes];
     private readonly Task _loop;
     private RoundCounts _counts;
+    private int _narrowed;
     private bool _isBase;
     private long _roundBytes;
     private long _memoryBytes;
@@ -39,8 +41,8 @@ internal sealed class RoundWriter : IAsyncDisposable
         _encoding = encoding;
         _connection = connection;
         _pool = pool;
-        int chunks = (int)Math.Max(2, windowBytes / pool.ChunkBytes);
-        _room = new SemaphoreSlim(chunks, chunks);
+        _chunks = (int)Math.Max(2, windowBytes / pool.ChunkBytes);
+        _room = new SemaphoreSlim(_chunks, _chunks);
         _items = Channel.CreateUnbounded<Item>(new UnboundedChannelOptions { SingleReader = true });
         _loop = Task.Run(SendAsync);
     }
@@ -90,6 +92,29 @@ internal sealed class RoundWriter : IAsyncDisposable
         }
 
         return Take();
+    }
+
+    /// <summary>
+    /// Lets only so many chunks out at once until <see cref="Widen"/>: what is read further ahead than the link takes leaves the
+    /// processor's caches before it is sent. It does not wait: while chunks are out already, as many more may be.
+    /// </summary>
+    /// <remarks>The capture calls it; waits end as always.</remarks>
+    public void Narrow(int chunks)
+    {
+        while (_narrowed < _chunks - chunks && _room.Wait(0))
+        {
+            _narrowed++;
+        }
+    }
+
+    /// <summary>Ends <see cref="Narrow"/>.</summary>
+    public void Widen()
+    {
+        if (_narrowed > 0)
+        {
+            _room.Release(_narrowed);
+            _narrowed = 0;
+        }
     }
 
     /// <summary>Hands over a chunk: <see cref="Chunk.Length"/> is the payload's length, behind the room for a header.</summary>

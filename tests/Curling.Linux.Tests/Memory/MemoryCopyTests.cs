@@ -33,4 +33,23 @@ public sealed class MemoryCopyTests
             Assert.False(MemoryCopy.IsZero(around.AsSpan(1, length)));
         }
     }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(127)]
+    [InlineData(128)]
+    [InlineData(4096)]
+    [InlineData(4225)]
+    public void A_cold_copy_is_whole_and_goes_no_further(int length)
+    {
+        byte[] from = new byte[length + 1];
+        new Random(length).NextBytes(from);
+        byte[] to = new byte[length + 2];
+        MemoryCopy.CopyCold(from.AsSpan(1), to.AsSpan(1));
+        Assert.Equal(from.AsSpan(1), to.AsSpan(1, length));
+        Assert.Equal(0, to[0]);
+        Assert.Equal(0, to[^1]);
+        Assert.Throws<ArgumentException>(() => MemoryCopy.CopyCold(from, to.AsSpan(0, length)));
+    }
 }
