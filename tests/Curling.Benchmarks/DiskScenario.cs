@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
+using Curling.Linux.Processes;
 using Curling.TestKit.Daemons;
 using Curling.TestKit.Disks;
 using Curling.TestKit.Guests;
@@ -40,7 +41,8 @@ internal static class DiskScenario
 
             // Before and after: what else this host does comes and goes.
             double[] before = await PlainAsync(qemu, image, window);
-            double[] seen = await ProtectedAsync(qemu, image, window);
+            double[] byOthers = await OverQemuNbdAsync(qemu, image, window);
+            (double[] seen, double[] alone) = await ProtectedAsync(qemu, image, window);
             double[] after = await PlainAsync(qemu, image, window);
             for (int i = 0; i < Loads.Length; i++)
             {
@@ -50,6 +52,8 @@ internal static class DiskScenario
                 report($"disk.{name}.plain_{unit}", plain, "");
                 report($"disk.{name}.protected_{unit}", seen[i], "");
                 report($"disk.{name}.protected_over_plain", seen[i] / plain, bar);
+                report($"disk.{name}.unprotected_over_plain", alone[i] / plain, "");
+                report($"disk.{name}.qemu_nbd_over_plain", byOthers[i] / plain, "");
             }
         }
         finally
@@ -80,7 +84,28 @@ internal static class DiskScenario
         return await MeasureAsync(socket, window);
     }
 
-    private static async Task<double[]> ProtectedAsync(string qemu, string image, TimeSpan window)
+    /// <summary>A guest without Curling whose disk is exported by qemu-nbd: what the way over a socket costs by itself.</summary>
+    private static async Task<double[]> OverQemuNbdAsync(string qemu, string image, TimeSpan window)
+    {
+        string socket = image + ".nbd";
+        await using ChildProcess export = ChildProcess.Start(new ChildProcessOptions(
+            "qemu-nbd", ["--format=raw", "--discard=unmap", "--cache=writeback", "--persistent", "--shared=4", "--socket=" + socket, image]));
+        for (long start = Stopwatch.GetTimestamp(); !File.Exists(socket); await Task.Delay(20))
+        {
+            if (export.HasExited || Stopwatch.GetElapsedTime(start) > Limit)
+            {
+                throw new InvalidOperationException($"qemu-nbd does not export {image}: {export.ErrorTail}");
+            }
+        }
+
+        await using PlainGuest guest = PlainGuest.Start(qemu, image, "curling.disk=bench", DiskClient.BenchPort, socket);
+        await guest.UntilSaysAsync("disk-bench: ready");
+        using Socket client = await DiskClient.ConnectAsync(guest.Port);
+        return await MeasureAsync(client, window);
+    }
+
+    /// <summary>A guest that is protected, and the same one when its receiver is gone: what remains then is the export.</summary>
+    private static async Task<(double[] Protected, double[] Alone)> ProtectedAsync(string qemu, string image, TimeSpan window)
     {
         using NetworkLab hosts = new();
         await using Lab lab = new(new PairRun.Silence(), qemu);
@@ -93,7 +118,12 @@ internal static class DiskScenario
         await sender.UntilProtectedAsync();
         using CancellationTokenSource limit = new(Limit);
         using Socket socket = await hosts.ConnectAsync(Guest, DiskClient.BenchPort, limit.Token);
-        return await MeasureAsync(socket, window);
+        double[] seen = await MeasureAsync(socket, window);
+        receiver.Kill();
+        await sender.UntilAsync(s => s.State != "protected", "the guest is not protected any more");
+        double[] alone = await MeasureAsync(socket, window);
+        await lab.ClearAwayAsync();
+        return (seen, alone);
     }
 
     /// <summary>Operations a second, or MiB a second, of each load.</summary>

@@ -32,7 +32,8 @@ public sealed class PlainGuest : IAsyncDisposable
     /// <param name="image">A raw image.</param>
     /// <param name="append">The switches of the disk program, for example <c>curling.disk=log</c>.</param>
     /// <param name="service">The guest's port that is wanted.</param>
-    public static PlainGuest Start(string qemu, string image, string append, int service)
+    /// <param name="export">An NBD export of the image on a Unix socket, to be used in place of the file driver.</param>
+    public static PlainGuest Start(string qemu, string image, string append, int service, string? export = null)
     {
         (string kernel, string initrd) = TestGuests.DiskKernel();
         int port = FreePort();
@@ -42,7 +43,9 @@ public sealed class PlainGuest : IAsyncDisposable
             [
                 "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "192M", "-kernel", kernel, "-initrd", initrd,
                 "-append", $"console=ttyS0 quiet no_timer_check counter.ws=1 counter.rate=1 curling.ip=10.0.2.15/24 {append}", "-serial", "file:" + serial,
-                "-blockdev", $"driver=file,filename={image},node-name=disk0,discard=unmap,cache.direct=off",
+                "-blockdev", export is null
+                    ? $"driver=file,filename={image},node-name=disk0,discard=unmap,cache.direct=off"
+                    : $"driver=nbd,server.type=unix,server.path={export},node-name=disk0,discard=unmap",
                 "-device", "virtio-blk-pci,drive=disk0",
                 "-netdev", string.Create(CultureInfo.InvariantCulture, $"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{service}"),
                 "-device", "virtio-net-pci,netdev=n0,romfile=",
