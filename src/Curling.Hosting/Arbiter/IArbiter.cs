@@ -15,7 +15,10 @@ public interface IArbiter : IDisposable
     /// <summary>How long a lease lives when it is not renewed.</summary>
     TimeSpan Ttl { get; }
 
-    /// <summary>Asks once for the right to run a guest.</summary>
+    /// <summary>
+    /// Asks once for the right to run a guest. Asked again after an attempt without an answer, which may have been carried out, it gives what that one
+    /// would have given, with the same expected generation, unless another has had the guest since.
+    /// </summary>
     /// <param name="guest">The guest's name.</param>
     /// <param name="holder">Who asks; its generation does not matter.</param>
     /// <param name="expected">The generation that the guest must have, or null for any.</param>
