@@ -110,9 +110,19 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         (int code, _, string error) = await lab.RunAsync("curling-recv", "promote", Guest, "--without-arbiter", "--control", receiver.Control);
         Assert.True(code == 0, error);
         await receiver.UntilLogAsync("WITHOUT the arbiter's right");
+        Receiver next = await lab.StartReceiverAsync("--arbiter", etcd.Arbiter);
+        ControlReply early = await receiver.ProtectAsync(Guest, next.Endpoint);
+        Assert.Contains("without the arbiter's right", early.Error);
         await etcd.StartAgainAsync();
         SessionStatus session = await receiver.UntilAsync(Guest, s => s.Right is { Holder: not null, ValidForMilliseconds: > 0 }, "has the right");
         Assert.Equal((2, 2), (session.Generation, session.Right!.Generation));
+
+        // With the right it can be protected again, and the next standby vouches for it.
+        ControlReply protect = await receiver.ProtectAsync(Guest, next.Endpoint);
+        Assert.True(protect.Ok, protect.Error);
+        await receiver.UntilProtectedAgainAsync(Guest);
+        await etcd.KillAsync();
+        await receiver.UntilAsync(Guest, s => s.Right!.Vouched, "its next standby vouches for it");
         SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
         await lab.ClearAwayAsync();
     }

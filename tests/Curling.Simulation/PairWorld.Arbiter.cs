@@ -137,6 +137,20 @@ internal sealed partial class PairWorld
         }
     }
 
+    /// <summary>The operator does without the fence, for the arbiter decides, or without the arbiter, for the primary is off or the fence makes sure of it.</summary>
+    private void PromoteWithout()
+    {
+        bool arbiter = History.Chance(30);
+        bool fence = !arbiter && Options.Fences && History.Chance(70);
+        Note("incident", $"promote without {(arbiter ? "a fence" : fence ? "the arbiter" : "either, with the primary off")}");
+        if (!arbiter && !fence)
+        {
+            FencePrimary();
+        }
+
+        Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked(fence, arbiter));
+    }
+
     /// <summary>For a while nothing comes over from one to the other.</summary>
     private void CutOff(int milliseconds)
     {

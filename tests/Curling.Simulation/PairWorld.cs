@@ -220,7 +220,11 @@ internal sealed partial class PairWorld : IDisposable
                 Sender.Tell(new SenderInput.Switchover());
                 break;
             case < 92:
-                if (History.Chance(15))
+                if (Options.Arbiter && History.Chance(35))
+                {
+                    PromoteWithout();
+                }
+                else if (History.Chance(15))
                 {
                     Note("the operator turns the primary off, and promotes without a fence");
                     FencePrimary();

@@ -102,8 +102,9 @@ public sealed partial class RightKeeper : IAsyncDisposable
             Answered();
             if (answer.Claim is { } claim)
             {
-                Generation = claim.Holder.Generation;
+                // Who sees the generation may count on the right.
                 Have(claim, answer, again: false);
+                Generation = claim.Holder.Generation;
                 Log.Taken(_log, _guest, _arbiter.Name, Generation);
                 Start();
             }

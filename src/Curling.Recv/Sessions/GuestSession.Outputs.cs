@@ -273,7 +273,7 @@ internal sealed partial class GuestSession
             isLoaded = true;
 
             // From here on the guest counts as running here, and its sender's copy as out of date.
-            if (!_machine.HasRight)
+            if (_right is not { Generation: > 0 })
             {
                 Generation++;
             }

@@ -151,6 +151,7 @@ internal sealed partial class GuestSession : IRightEvents
                     if (answer.How == TakeResult.Taken)
                     {
                         right.Guard(_network.Deadline);
+                        Post(null, new ReceiverInput.RightTaken());
                         return;
                     }
 

@@ -111,6 +111,7 @@ public sealed partial class ReceiverMachine
         {
             _promotionAsked = false;
             _promoteWhenCommitted = _promoteUnasked;
+            WaiveNothing();
         }
 
         _out.Add(new ReceiverOutput.PromotionRefused(reason));

@@ -60,7 +60,7 @@ public abstract record ReceiverInput
     /// <summary>The sender, which cannot reach the arbiter, asks for a promise that nothing is taken over for so long.</summary>
     public sealed record VouchAsked(long Sequence, TimeSpan Time) : ReceiverInput;
 
-    /// <summary>The arbiter gave this host the right to run the guest.</summary>
+    /// <summary>The arbiter gave this host the right to run the guest, as was asked, or afterwards to a guest that was promoted without it.</summary>
     public sealed record RightTaken : ReceiverInput;
 
     /// <summary>The arbiter did not give it.</summary>

@@ -207,6 +207,45 @@ public sealed class ReceiverRightTests
         Assert.Equal("", story.After(1000));
     }
 
+    /// <summary>Without the arbiter, but with a fence that then fails: that was for this once.</summary>
+    [Fact]
+    public void What_the_operator_waived_is_not_waived_when_the_fence_has_failed()
+    {
+        ReceiverStory story = Arbitrated(fences: true);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.PromoteAsked(Arbiter: false)));
+        story.Happens(new ReceiverInput.FenceFailed("no power switch"));
+        story.After(1000);
+        Assert.Equal("say ready", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("close, take right 1", story.LinkLost());
+    }
+
+    [Fact]
+    public void What_the_operator_waived_is_not_waived_when_the_arbiter_has_refused_him()
+    {
+        ReceiverStory story = Arbitrated(fences: true);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.PromoteAsked(Fence: false));
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer")));
+        story.After(1000);
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.True(Assert.Single(story.Said.OfType<ReceiverOutput.Promote>()).Fence);
+    }
+
+    [Fact]
+    public void A_right_that_comes_after_a_promotion_without_it_is_there()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        story.Happens(new ReceiverInput.PromoteAsked(Arbiter: false));
+        story.Happens(new ReceiverInput.PromotionDone());
+        Assert.False(story.Machine.HasRight);
+        Assert.Equal("", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.True(story.Machine.HasRight);
+    }
+
     private static void Vouched(ReceiverStory story) =>
         Assert.Equal("vouch 7", story.Happens(new ReceiverInput.VouchAsked(7, ReceiverStory.Ms(3000))));
 

@@ -70,8 +70,8 @@ internal sealed class SimulatedKeeper
             TakeAnswer answer = await _arbiter.TakeAsync("guest", _me, expected, raise: true, CancellationToken.None);
             if (answer.Claim is { } claim)
             {
-                Generation = claim.Holder.Generation;
                 Have(claim, answer);
+                Generation = claim.Holder.Generation;
                 _world.Note(_me.Id, $"has the right as generation {Generation}");
                 if (!_started)
                 {

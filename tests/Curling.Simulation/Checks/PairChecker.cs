@@ -13,6 +13,7 @@ internal static class PairChecker
         SenderHost sender = world.Sender;
         Session? session = world.Receiver.Current;
         int guests = (sender.GuestRuns ? 1 : 0) + (session is { GuestRuns: true } ? 1 : 0);
+        Check(session is not { HasGuest: true, Keeper.Generation: > 0 } || session.Machine.HasRight, LateRight, "the guest has the right, and its session does not know");
         Check(guests <= 1, OneGuest, "the sender's guest runs on beside the promoted one");
 
         // Who has taken the right and cannot fence waits for the operator; the sender's guest must not run any more.

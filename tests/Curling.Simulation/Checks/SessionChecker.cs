@@ -18,6 +18,8 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
     private bool _committing;
     private RoundBegin? _open;
     private bool _normalGoodbye;
+    private bool _fenceWaived;
+    private bool _rightWaived;
 
     /// <summary>Rounds that the receiver called complete.</summary>
     public List<RoundEnd> Whole { get; } = [];
@@ -52,13 +54,22 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
             case ReceiverInput.PeerGoodbye { Reason: not GoodbyeReason.QemuCrashed }:
                 _normalGoodbye = true;
                 break;
-            case ReceiverInput.PromoteAsked:
+            case ReceiverInput.PromoteAsked asked:
                 PromotionAsked = true;
+                _fenceWaived = !asked.Fence;
+                _rightWaived = !asked.Arbiter;
                 break;
             case ReceiverInput.FenceFailed:
                 PromotedFrom = 0;
                 FenceFailed = true;
+                _fenceWaived = _rightWaived = false;
                 break;
+        }
+
+        // It was for a promotion that came to nothing.
+        if (outputs.Any(o => o is ReceiverOutput.PromotionRefused or ReceiverOutput.SendReady))
+        {
+            _fenceWaived = _rightWaived = false;
         }
 
         foreach (ReceiverOutput output in outputs)
@@ -140,6 +151,12 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
                 Check(_commits > 0 && Whole[_commits - 1].Round == committed.Round, CommitOrder, $"round {committed.Round} is said to be committed and is not");
                 break;
             case ReceiverOutput.Promote promote:
+                Check(
+                    !world.Options.Arbiter || session.Machine.HasRight || _rightWaived, Waived,
+                    $"round {promote.Round} is promoted without the right, and nobody said so");
+                Check(
+                    !world.Options.Fences || promote.Fence || _fenceWaived || Whole is [.., { Final: true }], Waived,
+                    $"round {promote.Round} is promoted without a fence, and nobody said so");
                 CheckPromotion(promote.Round);
                 break;
             case ReceiverOutput.SendPromoted promoted:
