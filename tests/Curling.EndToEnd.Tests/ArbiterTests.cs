@@ -124,7 +124,7 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         await etcd.KillAsync();
         await receiver.UntilAsync(Guest, s => s.Right!.Vouched, "its next standby vouches for it");
         SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
-        await lab.ClearAwayAsync();
+        await next.UntilLogAsync("Removed ");
     }
 
     [SkippableFact]

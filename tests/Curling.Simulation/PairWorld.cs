@@ -147,7 +147,7 @@ internal sealed partial class PairWorld : IDisposable
     private bool Settled()
     {
         Session? session = Receiver.Current;
-        if (_comingBack > 0)
+        if (_comingBack > 0 || session is { HasGuest: true, Keeper: not null, Machine.HasRight: false })
         {
             return false;
         }
@@ -290,6 +290,11 @@ internal sealed partial class PairWorld : IDisposable
             History.In(History.Between(10, 900), () =>
             {
                 _comingBack--;
+                if (_promotedWithoutArbiter)
+                {
+                    return;
+                }
+
                 SenderHost again = new(this, _senders.Count + 1);
                 Note($"the sender starts again, as {again.Id}, with a guest of its own");
                 _senders.Add(again);

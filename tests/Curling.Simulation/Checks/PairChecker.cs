@@ -13,7 +13,6 @@ internal static class PairChecker
         SenderHost sender = world.Sender;
         Session? session = world.Receiver.Current;
         int guests = (sender.GuestRuns ? 1 : 0) + (session is { GuestRuns: true } ? 1 : 0);
-        Check(session is not { HasGuest: true, Keeper.Generation: > 0 } || session.Machine.HasRight, LateRight, "the guest has the right, and its session does not know");
         Check(guests <= 1, OneGuest, "the sender's guest runs on beside the promoted one");
 
         // Who has taken the right and cannot fence waits for the operator; the sender's guest must not run any more.
@@ -27,7 +26,7 @@ internal static class PairChecker
             && (session.Checker.FenceFailed || world.Options.OnSilence == FailureAction.Hold);
 
         // A guest that was started anew while this copy's lease had run out is the one that counts, and it may have died since.
-        bool isOld = world.GenerationOfArbiter > (session?.Generation ?? long.MaxValue);
+        bool isOld = world.GenerationOfArbiter > (session?.Generation ?? long.MaxValue) && world.RaisedByASender;
         if (!world.GuestMayEnd && !held && !isOld && session is { Checker.Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
         {
             Check(guests == 1, OneGuest, "the primary is gone, the receiver held a whole round and did not promote");
