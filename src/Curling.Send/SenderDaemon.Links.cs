@@ -37,6 +37,7 @@ internal sealed partial class SenderDaemon
                 _capture!.Blocks)
             {
                 Disks = guest.Disks.Hello,
+                RightMilliseconds = _right is null ? 0 : (long)_options.Arbiter!.Ttl.TotalMilliseconds,
             };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
                 _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);

@@ -269,6 +269,27 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         await third.UntilLogAsync("is not started");
     }
 
+    /// <summary>As when a service manager starts it anew: it would start the guest from nothing, and the standby has it as it was.</summary>
+    [SkippableFact]
+    public async Task Sender_that_is_started_again_lets_the_standby_go_first()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, etcd, "--arbiter-ttl", "2s");
+
+        // The receiver is late, or the two would race.
+        receiver.Signal(19); // SIGSTOP
+        sender.Kill();
+        Sender again = StartSender(lab, etcd, receiver.Endpoint, "--arbiter-ttl", "2s");
+        await again.UntilLogAsync("so it goes first");
+        receiver.Signal(18); // SIGCONT
+        SessionStatus session = await receiver.UntilPromotedAsync(Guest);
+        Assert.Equal(2, session.Generation);
+        Assert.Equal(1, await again.ExitAsync());
+        await again.UntilLogAsync("runs it, says etcd:");
+        SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
+    }
+
     [SkippableFact]
     public async Task Guest_is_started_though_etcd_answers_late()
     {

@@ -63,6 +63,7 @@ public sealed class EtcdArbiter : IArbiter
         TimeSpan askedAt = BootClock.Now;
         LeaseGrantResponse lease = await _endpoints.CallAsync(
             (e, o) => e.Lease.LeaseGrantAsync(new LeaseGrantRequest { TTL = _ttlSeconds }, o).ResponseAsync, cancellation);
+        me = me with { Seconds = lease.TTL };
         TxnRequest txn = new();
         txn.Compare.Add(Absent(HolderKey(guest)));
         txn.Compare.Add(state.Generation == 0
@@ -96,6 +97,9 @@ public sealed class EtcdArbiter : IArbiter
 
         return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease.ID), askedAt, Seconds(lease.TTL), null, me.Generation);
     }
+
+    /// <inheritdoc/>
+    public async Task<Holder?> LookAsync(string guest, CancellationToken cancellation) => (await ReadAsync(guest, cancellation)).Holder;
 
     /// <inheritdoc/>
     public async Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)

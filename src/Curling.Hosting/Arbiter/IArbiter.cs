@@ -27,6 +27,10 @@ public interface IArbiter : IDisposable
     /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked; whether it gave the right is not known.</exception>
     Task<TakeAnswer> TakeAsync(string guest, Holder holder, long? expected, bool raise, CancellationToken cancellation);
 
+    /// <summary>Asks who has the right to run a guest; null for nobody.</summary>
+    /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
+    Task<Holder?> LookAsync(string guest, CancellationToken cancellation);
+
     /// <summary>Renews a right.</summary>
     /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
     Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation);
@@ -47,6 +51,9 @@ public interface IArbiter : IDisposable
 /// <param name="Generation">The guest's generation.</param>
 public sealed record Holder(string Id, string Host, string Role, long Generation)
 {
+    /// <summary>How long its lease lives when it is not renewed, in seconds, as it was granted; 0 where that was not written down.</summary>
+    public long Seconds { get; init; }
+
     /// <inheritdoc/>
     public override string ToString() => $"the {Role} on {Host} (generation {Generation})";
 }

@@ -122,6 +122,23 @@ public sealed partial class RightKeeper : IAsyncDisposable
         }
     }
 
+    /// <summary>Asks who else has the right; null for nobody.</summary>
+    /// <exception cref="ArbiterException">The arbiter does not answer.</exception>
+    public async Task<Holder?> LookAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            Holder? holder = await _arbiter.LookAsync(_guest, cancellation);
+            Answered();
+            return holder?.Id == _me.Id ? null : holder;
+        }
+        catch (ArbiterException e)
+        {
+            Silent(e.Message);
+            throw;
+        }
+    }
+
     /// <summary>From now on the guest's output leaves this host only while the right lasts.</summary>
     public void Guard(ReleaseDeadline deadline)
     {

@@ -285,7 +285,9 @@ public sealed partial class ReceiverMachine
         WaiveNothing();
         _lastWholeOfEarlierLinks = _lastWhole;
         _promoteWhenCommitted = null;
+        _promoteUnasked = null;
         _rightRefused = false;
+        _heldSince = null;
         _lossReason = null;
         _reconnectBy = null;
     }

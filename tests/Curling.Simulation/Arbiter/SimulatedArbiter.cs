@@ -59,6 +59,9 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
         return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease), Asked(askedAt), Ttl, null, me.Generation);
     }
 
+    public async Task<Holder?> LookAsync(string guest, CancellationToken cancellation) =>
+        (await ReadAsync()).Holder is { } id ? new Holder(id, "", "", 1) : null;
+
     public async Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)
     {
         for (int attempt = 0; ; attempt++)

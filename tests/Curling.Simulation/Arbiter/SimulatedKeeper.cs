@@ -89,6 +89,10 @@ internal sealed class SimulatedKeeper
         }
     }
 
+    /// <summary>Asks who else has the right; null for nobody.</summary>
+    /// <exception cref="ArbiterException">The arbiter does not answer.</exception>
+    public async Task<Holder?> LookAsync() => await _arbiter.LookAsync("guest", CancellationToken.None) is { } other && other.Id != _me.Id ? other : null;
+
     /// <summary>The guest stands still: the right is given back.</summary>
     public async Task ReleaseAsync()
     {

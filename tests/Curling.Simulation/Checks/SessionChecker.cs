@@ -28,6 +28,9 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
 
     public bool FenceFailed { get; private set; }
 
+    /// <summary>It was said that the primary has run on without it.</summary>
+    public bool LeftBehind { get; private set; }
+
     /// <summary>It runs from a round of an earlier process, because the operator said so.</summary>
     public bool OperatorsRisk { get; private set; }
 
@@ -72,6 +75,8 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
             _fenceWaived = _rightWaived = false;
         }
 
+        LeftBehind |= outputs.Any(o => o is ReceiverOutput.LeftBehind);
+        LeftBehind &= !outputs.Any(o => o is ReceiverOutput.SendReady);
         foreach (ReceiverOutput output in outputs)
         {
             Said(output);
