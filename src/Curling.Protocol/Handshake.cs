@@ -37,6 +37,10 @@ public sealed record Hello(
 {
     /// <summary>The guest's disks; a disk's place in the list is its number on the wire.</summary>
     public IReadOnlyList<HelloDisk> Disks { get; init; } = [];
+
+    /// <summary>How long the sender's right from an arbiter lives, and so what it may be vouched for, in milliseconds; 0 where it has none or does not say.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public long RightMilliseconds { get; init; }
 }
 
 /// <summary>A disk whose blocks travel.</summary>
@@ -132,6 +136,7 @@ public static class Handshake
         Require(hello.Files is { Count: <= ProtocolLimits.MaxBootFiles } files && files.All(File), "files");
         Require(hello.Blocks is { Count: <= ProtocolLimits.MaxBlocks } blocks && blocks.All(Block), "blocks");
         Require(hello.Disks is { Count: <= ProtocolLimits.MaxDisks } disks && disks.All(Disk), "disks");
+        Require(hello.RightMilliseconds is >= 0 and <= VouchMessage.MaxMilliseconds, "rightMilliseconds");
         Require(hello.Disks.Count == 0 || Guid.TryParseExact(hello.Sender, "N", out _), "sender");
         return hello;
     }

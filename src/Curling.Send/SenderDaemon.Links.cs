@@ -45,6 +45,7 @@ internal sealed partial class SenderDaemon
                 _capture!.Blocks)
             {
                 Disks = guest.Disks.Hello,
+                RightMilliseconds = _right is null ? 0 : (long)_options.Arbiter!.Ttl.TotalMilliseconds,
             };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
                 options, hello, guest.Files, _pool, WindowBytes, _time, attempt.Token);

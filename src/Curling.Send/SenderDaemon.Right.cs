@@ -5,6 +5,7 @@ using Curling.Linux.Time;
 using Curling.Qemu;
 using Curling.Qemu.BuiltinGuest;
 using Curling.Qemu.Guests;
+using Curling.Replication.Rights;
 using Curling.Replication.Sender;
 using Curling.Send.Guest;
 using Microsoft.Extensions.Logging;
@@ -48,7 +49,7 @@ internal sealed partial class SenderDaemon : IRightEvents
     /// <inheritdoc/>
     void IRightEvents.AskVouch(long sequence, TimeSpan time) => _link?.AskVouch(sequence, time);
 
-    /// <summary>Takes the right to start the guest; waits for that of an earlier run to run out.</summary>
+    /// <summary>Takes the right to start the guest; waits for that of an earlier run to run out, and whether its standby takes the guest over.</summary>
     /// <exception cref="OperatorException">Another host runs the guest, or the arbiter does not answer.</exception>
     private async Task<RightKeeper?> TakeRightAsync(CancellationToken cancellation)
     {
@@ -62,38 +63,68 @@ internal sealed partial class SenderDaemon : IRightEvents
         RightKeeper keeper = new(_arbiter, name, "sender", this, _log);
         try
         {
+            AwaitedRight awaited = new(options.Ttl);
             TimeSpan start = BootClock.Now;
+            TimeSpan answeredAt = start;
             bool told = false;
+            bool toldFree = false;
             while (true)
             {
-                TakeAnswer answer;
+                bool isFree = false;
+                Holder? other = null;
                 try
                 {
-                    answer = await keeper.TakeAsync(expected: null, cancellation);
+                    if (awaited.MayTake)
+                    {
+                        TakeAnswer answer = await keeper.TakeAsync(expected: null, cancellation);
+                        if (answer.How == TakeResult.Taken)
+                        {
+                            return keeper;
+                        }
+
+                        other = answer.Other;
+                        awaited.Held();
+                    }
+                    else
+                    {
+                        other = await keeper.LookAsync(cancellation);
+                        isFree = other is null;
+                        if (isFree)
+                        {
+                            awaited.Free(BootClock.Now);
+                        }
+                        else
+                        {
+                            awaited.Held();
+                        }
+                    }
+
+                    answeredAt = BootClock.Now;
                 }
-                catch (ArbiterException) when (BootClock.Now - start < Slack)
+                catch (ArbiterException) when (BootClock.Now - answeredAt < Slack)
                 {
                     // A busy host takes its time for the first call, and nothing runs yet that could be in danger.
+                    awaited.Unanswered();
                     await Task.Delay(TakeAgain, _time, cancellation);
                     continue;
                 }
 
-                if (answer.How == TakeResult.Taken)
-                {
-                    return keeper;
-                }
-
-                if (BootClock.Now - start > options.Ttl + Slack)
+                if (!isFree && BootClock.Now - start > options.Ttl + Slack)
                 {
                     throw new OperatorException(
-                        $"guest {name} is not started: {answer.Other?.ToString() ?? "another host"} runs it, says {options.Name}. Stop it there first, or"
+                        $"guest {name} is not started: {other?.ToString() ?? "another host"} runs it, says {options.Name}. Stop it there first, or"
                         + " give this guest another name");
                 }
 
                 if (!told)
                 {
                     told = true;
-                    Log.AwaitingRight(_log, name, answer.Other?.ToString() ?? "another host", options.Ttl.TotalSeconds);
+                    Log.AwaitingRight(_log, name, other?.ToString() ?? "another host", options.Ttl.TotalSeconds);
+                }
+                else if (isFree && !toldFree)
+                {
+                    toldFree = true;
+                    Log.AwaitingStandby(_log, name, awaited.Wait.TotalSeconds);
                 }
 
                 await Task.Delay(TakeAgain, _time, cancellation);
@@ -192,6 +223,11 @@ internal sealed partial class SenderDaemon : IRightEvents
         [LoggerMessage(EventName = "AwaitingRight", Level = LogLevel.Information,
             Message = "{Guest}: {Other} has the right to run the guest; waiting whether it runs out within {Seconds:0} s")]
         public static partial void AwaitingRight(ILogger log, string guest, string other, double seconds);
+
+        [LoggerMessage(EventName = "AwaitingStandby", Level = LogLevel.Information,
+            Message = "{Guest}: the right to run the guest has run out. A standby of the run before would go on where the guest was, so it goes first:"
+                + " waiting {Seconds:0} s whether it takes over, before the guest is started anew")]
+        public static partial void AwaitingStandby(ILogger log, string guest, double seconds);
 
         [LoggerMessage(EventName = "Suspended", Level = LogLevel.Error,
             Message = "{Guest}: SUSPENDED: the right to run the guest has run out ({Reason}) and no receiver vouches for it: the guest is stopped, and"

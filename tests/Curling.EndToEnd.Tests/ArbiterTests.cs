@@ -110,11 +110,21 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         (int code, _, string error) = await lab.RunAsync("curling-recv", "promote", Guest, "--without-arbiter", "--control", receiver.Control);
         Assert.True(code == 0, error);
         await receiver.UntilLogAsync("WITHOUT the arbiter's right");
+        Receiver next = await lab.StartReceiverAsync("--arbiter", etcd.Arbiter);
+        ControlReply early = await receiver.ProtectAsync(Guest, next.Endpoint);
+        Assert.Contains("without the arbiter's right", early.Error);
         await etcd.StartAgainAsync();
         SessionStatus session = await receiver.UntilAsync(Guest, s => s.Right is { Holder: not null, ValidForMilliseconds: > 0 }, "has the right");
         Assert.Equal((2, 2), (session.Generation, session.Right!.Generation));
+
+        // With the right it can be protected again, and the next standby vouches for it.
+        ControlReply protect = await receiver.ProtectAsync(Guest, next.Endpoint);
+        Assert.True(protect.Ok, protect.Error);
+        await receiver.UntilProtectedAgainAsync(Guest);
+        await etcd.KillAsync();
+        await receiver.UntilAsync(Guest, s => s.Right!.Vouched, "its next standby vouches for it");
         SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
-        await lab.ClearAwayAsync();
+        await next.UntilLogAsync("Removed ");
     }
 
     [SkippableFact]
@@ -257,6 +267,27 @@ public sealed class ArbiterTests(ITestOutputHelper output)
         Sender third = lab.StartSender("tcp:127.0.0.1:1", null, "--arbiter", "etcd:http://127.0.0.1:1");
         Assert.Equal(1, await third.ExitAsync());
         await third.UntilLogAsync("is not started");
+    }
+
+    /// <summary>As when a service manager starts it anew: it would start the guest from nothing, and the standby has it as it was.</summary>
+    [SkippableFact]
+    public async Task Sender_that_is_started_again_lets_the_standby_go_first()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        EtcdServer etcd = await EtcdServer.StartAsync(lab);
+        (Receiver receiver, Sender sender) = await ProtectAsync(lab, etcd, "--arbiter-ttl", "2s");
+
+        // The receiver is late, or the two would race.
+        receiver.Signal(19); // SIGSTOP
+        sender.Kill();
+        Sender again = StartSender(lab, etcd, receiver.Endpoint, "--arbiter-ttl", "2s");
+        await again.UntilLogAsync("so it goes first");
+        receiver.Signal(18); // SIGCONT
+        SessionStatus session = await receiver.UntilPromotedAsync(Guest);
+        Assert.Equal(2, session.Generation);
+        Assert.Equal(1, await again.ExitAsync());
+        await again.UntilLogAsync("runs it, says etcd:");
+        SerialLog.AssertOneLife(await new SerialLog(session.Serial!).UntilAsync(3));
     }
 
     [SkippableFact]

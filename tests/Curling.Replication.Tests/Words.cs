@@ -94,6 +94,7 @@ internal static class Words
         ReceiverOutput.SendPromoted promoted => $"say promoted {promoted.Round}",
         ReceiverOutput.StateChanged changed => $"state {changed.State}",
         ReceiverOutput.Held held => $"held {held.Round}",
+        ReceiverOutput.LeftBehind behind => $"left behind {behind.Round}",
         ReceiverOutput.Release => "free",
         _ => throw new ArgumentOutOfRangeException(nameof(output), output, "an output without words"),
     };

@@ -49,6 +49,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(RenewsFromAStaleClock), Rules.OneActive)]
     [InlineData(nameof(BelievesADeposedLeader), Rules.OneActive)]
     [InlineData(nameof(ReleasesWithoutADeadline), Rules.OneActive)]
+    [InlineData(nameof(TakesItsOwnForAnothers), Rules.OneGuest)]
     [InlineData(nameof(IgnoresItsVouch), Rules.OneActive)]
     [InlineData(nameof(DoesNotAskTheArbiter), Rules.OneActive)]
     public void A_planted_defect_is_found(string defect, string rule)
@@ -158,6 +159,8 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData("takes the place of")]
     [InlineData("does not start its guest")]
     [InlineData("etcd      DOWN")]
+    [InlineData("loses answers")]
+    [InlineData("promote without the arbiter")]
     [InlineData("talks to a leader that is none any more")]
     [InlineData("the way there is open, the way back cut")]
     public void The_histories_come_by_here(string words)
@@ -192,6 +195,7 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
         nameof(RenewsFromAStaleClock) => new RenewsFromAStaleClock(),
         nameof(BelievesADeposedLeader) => new BelievesADeposedLeader(),
         nameof(ReleasesWithoutADeadline) => new ReleasesWithoutADeadline(),
+        nameof(TakesItsOwnForAnothers) => new TakesItsOwnForAnothers(),
         nameof(IgnoresItsVouch) => new IgnoresItsVouch(),
         nameof(DoesNotAskTheArbiter) => new DoesNotAskTheArbiter(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),

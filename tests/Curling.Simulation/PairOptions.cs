@@ -32,6 +32,9 @@ internal sealed record PairOptions(
     /// <summary>Whether an arbiter decides who may run the guest.</summary>
     public bool Arbiter { get; init; }
 
+    /// <summary>How many of the arbiter's servers are asked, one after the other.</summary>
+    public int ArbiterServers { get; init; } = 1;
+
     /// <summary>What silence alone leads to.</summary>
     public FailureAction OnSilence { get; init; } = FailureAction.Promote;
 
@@ -62,6 +65,7 @@ internal sealed record PairOptions(
         history.Seed % 4 == 0)
     {
         Arbiter = history.Seed % 3 == 1,
+        ArbiterServers = history.Seed % 6 == 1 ? 2 : 1,
         OnSilence = history.Chance(85) ? FailureAction.Promote : FailureAction.Hold,
         OutputAsksForRounds = history.Chance(50),
         IntervalMilliseconds = history.Chance(50) ? 0 : history.Between(1, 60),

@@ -14,12 +14,16 @@ internal sealed partial class PairWorld
     private ExceptionDispatchInfo? _failure;
     private long _newestRunning;
     private long _cutOffUntil;
+    private bool _promotedWithoutArbiter;
 
     /// <summary>The receiver is held, and asks the arbiter again and again.</summary>
     private bool MayStillBePromoted => Options.Arbiter && Receiver.Current is { Machine.IsHeld: true };
 
     /// <summary>The guest's generation as the arbiter knows it.</summary>
     public long GenerationOfArbiter => Etcd.Look("generation") is { } key ? long.Parse(key.Value, CultureInfo.InvariantCulture) : 0;
+
+    /// <summary>It was a sender that started a guest anew who raised it last.</summary>
+    public bool RaisedByASender => Etcd.Look(SimulatedArbiter.RaisedKey) is { } key && _senders.Any(s => s.Id == key.Value);
 
     /// <summary>Something that has more than one step, one of which may fail.</summary>
     public void Run(Task task) => _ = WatchAsync(task);
@@ -125,6 +129,11 @@ internal sealed partial class PairWorld
                 StallLong(History.Chance(50) ? History.Between(600, 1_000) : History.Between(300, 2_500));
                 break;
             case < 83:
+                if (History.Chance(40))
+                {
+                    Etcd.LoseAnswers(History.Between(500, 3 * PairOptions.TtlMilliseconds));
+                }
+
                 SenderDies();
                 break;
             default:
@@ -135,6 +144,23 @@ internal sealed partial class PairWorld
                 History.In(alone, () => Etcd.Partition(host, there: false, back: false));
                 break;
         }
+    }
+
+    /// <summary>The operator does without the fence, for the arbiter decides, or without the arbiter, for the primary is off or the fence makes sure of it.</summary>
+    private void PromoteWithout()
+    {
+        bool arbiter = History.Chance(30);
+        bool fence = !arbiter && Options.Fences && History.Chance(70);
+        Note("incident", $"promote without {(arbiter ? "a fence" : fence ? "the arbiter" : "either, with the primary off")}");
+        if (!arbiter && !fence)
+        {
+            FencePrimary();
+        }
+
+        // The operator who does without the arbiter sees to it that no other copy is started.
+        _promotedWithoutArbiter |= !arbiter;
+
+        Receiver.Current?.Post(null, new ReceiverInput.PromoteAsked(fence, arbiter));
     }
 
     /// <summary>For a while nothing comes over from one to the other.</summary>

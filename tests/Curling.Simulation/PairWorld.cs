@@ -147,7 +147,7 @@ internal sealed partial class PairWorld : IDisposable
     private bool Settled()
     {
         Session? session = Receiver.Current;
-        if (_comingBack > 0)
+        if (_comingBack > 0 || session is { HasGuest: true, Keeper: not null, Machine.HasRight: false })
         {
             return false;
         }
@@ -220,7 +220,11 @@ internal sealed partial class PairWorld : IDisposable
                 Sender.Tell(new SenderInput.Switchover());
                 break;
             case < 92:
-                if (History.Chance(15))
+                if (Options.Arbiter && History.Chance(35))
+                {
+                    PromoteWithout();
+                }
+                else if (History.Chance(15))
                 {
                     Note("the operator turns the primary off, and promotes without a fence");
                     FencePrimary();
@@ -286,6 +290,11 @@ internal sealed partial class PairWorld : IDisposable
             History.In(History.Between(10, 900), () =>
             {
                 _comingBack--;
+                if (_promotedWithoutArbiter)
+                {
+                    return;
+                }
+
                 SenderHost again = new(this, _senders.Count + 1);
                 Note($"the sender starts again, as {again.Id}, with a guest of its own");
                 _senders.Add(again);

@@ -10,11 +10,12 @@ namespace Curling.Hosting.Arbiter;
 
 /// <summary>
 /// The arbiter in an etcd: <c>curling/guests/NAME/holder</c> names the holder and hangs on its lease,
-/// <c>curling/guests/NAME/generation</c> stays for good. Both change in one transaction only.
+/// <c>curling/guests/NAME/generation</c> stays for good, and with it <c>…/raised</c>, which names who raised it last. They change in one transaction only.
 /// </summary>
 /// <remarks>
 /// etcd: Documentation/learning/api. A renewal counts only when the same leader was confirmed by its quorum after it: a leader that was
-/// cut off and does not know it yet renews leases that the next one lets run out.
+/// cut off and does not know it yet renews leases that the next one lets run out. A call that got no answer is repeated at another server, or given
+/// up, and may have been carried out all the same: so who asks looks what came of it before anything else is made of a refusal.
 /// </remarks>
 public sealed class EtcdArbiter : IArbiter
 {
@@ -50,36 +51,55 @@ public sealed class EtcdArbiter : IArbiter
                 : new TakeAnswer(TakeResult.Held, null, default, default, there, state.Generation);
         }
 
-        if (expected is { } wanted && wanted != state.Generation)
+        // Its answer was lost, and the lease ran out before anybody could be asked again: the guest has not run as this generation.
+        bool raisedBefore = raise && state.Generation == expected + 1 && state.RaisedBy == holder.Id;
+        if (!raisedBefore && expected is { } wanted && wanted != state.Generation)
         {
             return new TakeAnswer(TakeResult.Superseded, null, default, default, null, state.Generation);
         }
 
+        raise &= !raisedBefore;
         Holder me = holder with { Generation = raise ? state.Generation + 1 : state.Generation };
         TimeSpan askedAt = BootClock.Now;
         LeaseGrantResponse lease = await _endpoints.CallAsync(
             (e, o) => e.Lease.LeaseGrantAsync(new LeaseGrantRequest { TTL = _ttlSeconds }, o).ResponseAsync, cancellation);
+        me = me with { Seconds = lease.TTL };
         TxnRequest txn = new();
         txn.Compare.Add(Absent(HolderKey(guest)));
         txn.Compare.Add(state.Generation == 0
             ? Absent(GenerationKey(guest))
             : Is(GenerationKey(guest), Text(state.Generation)));
+        if (raisedBefore)
+        {
+            txn.Compare.Add(Is(RaisedKey(guest), ByteString.CopyFromUtf8(holder.Id)));
+        }
+
         txn.Success.Add(Put(HolderKey(guest), ByteString.CopyFrom(JsonSerializer.SerializeToUtf8Bytes(me, HolderJson.Default.Holder)), lease.ID));
         if (raise)
         {
             txn.Success.Add(Put(GenerationKey(guest), Text(me.Generation), 0));
+            txn.Success.Add(Put(RaisedKey(guest), ByteString.CopyFromUtf8(holder.Id), 0));
         }
 
         TxnResponse answer = await _endpoints.CallAsync((e, o) => e.Kv.TxnAsync(txn, o).ResponseAsync, cancellation);
-        if (answer.Succeeded)
+        if (!answer.Succeeded)
         {
-            return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease.ID), askedAt, Seconds(lease.TTL), null, me.Generation);
+            // Refused may also be what was carried out already, by a server whose answer did not come in time.
+            state = await ReadAsync(guest, cancellation);
+            if (state.Holder?.Id != holder.Id || state.Lease != lease.ID)
+            {
+                await RevokeAsync(lease.ID, cancellation);
+                return state.Holder is { } mine && mine.Id == holder.Id
+                    ? await AdoptAsync(new Claim(guest, mine, state.Lease), state.Generation, cancellation)
+                    : new TakeAnswer(TakeResult.Held, null, default, default, state.Holder, state.Generation);
+            }
         }
 
-        await RevokeAsync(lease.ID, cancellation);
-        state = await ReadAsync(guest, cancellation);
-        return new TakeAnswer(TakeResult.Held, null, default, default, state.Holder, state.Generation);
+        return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease.ID), askedAt, Seconds(lease.TTL), null, me.Generation);
     }
+
+    /// <inheritdoc/>
+    public async Task<Holder?> LookAsync(string guest, CancellationToken cancellation) => (await ReadAsync(guest, cancellation)).Holder;
 
     /// <inheritdoc/>
     public async Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)
@@ -123,6 +143,7 @@ public sealed class EtcdArbiter : IArbiter
         txn.Compare.Add(Is(HolderKey(claim.Guest), ByteString.CopyFrom(JsonSerializer.SerializeToUtf8Bytes(claim.Holder, HolderJson.Default.Holder))));
         txn.Compare.Add(Is(GenerationKey(claim.Guest), Text(claim.Holder.Generation)));
         txn.Success.Add(Put(GenerationKey(claim.Guest), Text(claim.Holder.Generation - 1), 0));
+        txn.Success.Add(new RequestOp { RequestDeleteRange = new DeleteRangeRequest { Key = RaisedKey(claim.Guest) } });
         txn.Success.Add(new RequestOp { RequestDeleteRange = new DeleteRangeRequest { Key = HolderKey(claim.Guest) } });
         await _endpoints.CallAsync((e, o) => e.Kv.TxnAsync(txn, o).ResponseAsync, cancellation);
         await RevokeAsync(claim.Lease, cancellation);
@@ -134,6 +155,8 @@ public sealed class EtcdArbiter : IArbiter
     private static ByteString HolderKey(string guest) => ByteString.CopyFromUtf8($"curling/guests/{guest}/holder");
 
     private static ByteString GenerationKey(string guest) => ByteString.CopyFromUtf8($"curling/guests/{guest}/generation");
+
+    private static ByteString RaisedKey(string guest) => ByteString.CopyFromUtf8($"curling/guests/{guest}/raised");
 
     private static ByteString Text(long number) => ByteString.CopyFromUtf8(number.ToString(CultureInfo.InvariantCulture));
 
@@ -171,16 +194,19 @@ public sealed class EtcdArbiter : IArbiter
     private async Task RevokeAsync(long lease, CancellationToken cancellation) => await _endpoints.CallAsync(
         (e, o) => e.RevokeAsync(lease, o), cancellation);
 
-    /// <summary>Reads both keys at one moment; etcd has its quorum confirm that moment.</summary>
+    /// <summary>Reads the keys at one moment; etcd has its quorum confirm that moment.</summary>
     private async Task<State> ReadAsync(string guest, CancellationToken cancellation)
     {
-        TxnRequest both = new();
-        both.Success.Add(new RequestOp { RequestRange = new RangeRequest { Key = HolderKey(guest) } });
-        both.Success.Add(new RequestOp { RequestRange = new RangeRequest { Key = GenerationKey(guest) } });
-        TxnResponse answer = await _endpoints.CallAsync((e, o) => e.Kv.TxnAsync(both, o).ResponseAsync, cancellation);
-        if (answer.Responses.Count != 2)
+        TxnRequest all = new();
+        foreach (ByteString key in (ReadOnlySpan<ByteString>)[HolderKey(guest), GenerationKey(guest), RaisedKey(guest)])
         {
-            throw new ArbiterException($"{Name}: etcd answered {answer.Responses.Count} of 2 questions");
+            all.Success.Add(new RequestOp { RequestRange = new RangeRequest { Key = key } });
+        }
+
+        TxnResponse answer = await _endpoints.CallAsync((e, o) => e.Kv.TxnAsync(all, o).ResponseAsync, cancellation);
+        if (answer.Responses.Count != 3)
+        {
+            throw new ArbiterException($"{Name}: etcd answered {answer.Responses.Count} of 3 questions");
         }
 
         KeyValue? holder = answer.Responses[0].ResponseRange?.Kvs.FirstOrDefault();
@@ -192,7 +218,9 @@ public sealed class EtcdArbiter : IArbiter
             throw new ArbiterException($"{Name}: the key {GenerationKey(guest).ToStringUtf8()} does not hold a number; somebody else writes there");
         }
 
-        return new State(holder is null ? null : ReadHolder(holder), holder?.Lease ?? 0, number, answer.Header?.RaftTerm ?? 0);
+        KeyValue? raised = answer.Responses[2].ResponseRange?.Kvs.FirstOrDefault();
+        return new State(
+            holder is null ? null : ReadHolder(holder), holder?.Lease ?? 0, number, raised?.Value.ToStringUtf8(), answer.Header?.RaftTerm ?? 0);
     }
 
     private Holder ReadHolder(KeyValue pair)
@@ -208,5 +236,5 @@ public sealed class EtcdArbiter : IArbiter
         }
     }
 
-    private sealed record State(Holder? Holder, long Lease, long Generation, ulong Term);
+    private sealed record State(Holder? Holder, long Lease, long Generation, string? RaisedBy, ulong Term);
 }

@@ -15,7 +15,10 @@ public interface IArbiter : IDisposable
     /// <summary>How long a lease lives when it is not renewed.</summary>
     TimeSpan Ttl { get; }
 
-    /// <summary>Asks once for the right to run a guest.</summary>
+    /// <summary>
+    /// Asks once for the right to run a guest. Asked again after an attempt without an answer, which may have been carried out, it gives what that one
+    /// would have given, with the same expected generation, unless another has had the guest since.
+    /// </summary>
     /// <param name="guest">The guest's name.</param>
     /// <param name="holder">Who asks; its generation does not matter.</param>
     /// <param name="expected">The generation that the guest must have, or null for any.</param>
@@ -23,6 +26,10 @@ public interface IArbiter : IDisposable
     /// <param name="cancellation">Ends the attempt.</param>
     /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked; whether it gave the right is not known.</exception>
     Task<TakeAnswer> TakeAsync(string guest, Holder holder, long? expected, bool raise, CancellationToken cancellation);
+
+    /// <summary>Asks who has the right to run a guest; null for nobody.</summary>
+    /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
+    Task<Holder?> LookAsync(string guest, CancellationToken cancellation);
 
     /// <summary>Renews a right.</summary>
     /// <exception cref="ArbiterException">It cannot be reached or does not do what is asked.</exception>
@@ -44,6 +51,9 @@ public interface IArbiter : IDisposable
 /// <param name="Generation">The guest's generation.</param>
 public sealed record Holder(string Id, string Host, string Role, long Generation)
 {
+    /// <summary>How long its lease lives when it is not renewed, in seconds, as it was granted; 0 where that was not written down.</summary>
+    public long Seconds { get; init; }
+
     /// <inheritdoc/>
     public override string ToString() => $"the {Role} on {Host} (generation {Generation})";
 }

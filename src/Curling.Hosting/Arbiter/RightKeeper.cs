@@ -102,8 +102,9 @@ public sealed partial class RightKeeper : IAsyncDisposable
             Answered();
             if (answer.Claim is { } claim)
             {
-                Generation = claim.Holder.Generation;
+                // Who sees the generation may count on the right.
                 Have(claim, answer, again: false);
+                Generation = claim.Holder.Generation;
                 Log.Taken(_log, _guest, _arbiter.Name, Generation);
                 Start();
             }
@@ -118,6 +119,23 @@ public sealed partial class RightKeeper : IAsyncDisposable
         finally
         {
             _talk.Release();
+        }
+    }
+
+    /// <summary>Asks who else has the right; null for nobody.</summary>
+    /// <exception cref="ArbiterException">The arbiter does not answer.</exception>
+    public async Task<Holder?> LookAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            Holder? holder = await _arbiter.LookAsync(_guest, cancellation);
+            Answered();
+            return holder?.Id == _me.Id ? null : holder;
+        }
+        catch (ArbiterException e)
+        {
+            Silent(e.Message);
+            throw;
         }
     }
 

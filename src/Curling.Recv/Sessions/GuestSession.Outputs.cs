@@ -18,6 +18,8 @@ internal sealed partial class GuestSession
         switch (output)
         {
             case ReceiverOutput.SendReady:
+                _waitsForRightSince = null;
+                _toldRefusal = null;
                 if (!_disks.IsEmpty)
                 {
                     _link?.Writer.Post(FrameType.Replicas, Handshake.Write(new ReplicasMessage(_disks.Identities, MaxRoundBytes)));
@@ -65,6 +67,9 @@ internal sealed partial class GuestSession
                 break;
             case ReceiverOutput.Held held:
                 Log.Held(_log, Guest.Name, held.Reason, held.Round);
+                break;
+            case ReceiverOutput.LeftBehind behind:
+                TellLeftBehind(behind);
                 break;
             case ReceiverOutput.StateChanged changed:
                 Tell(changed);
@@ -273,7 +278,7 @@ internal sealed partial class GuestSession
 
             // From here on the guest counts as running here, and its sender's copy as out of date.
             _mayHaveRun = true;
-            if (!_machine.HasRight)
+            if (_right is not { Generation: > 0 })
             {
                 Generation++;
             }

@@ -39,15 +39,23 @@ internal sealed partial class GuestSession
                 return $"{Guest.Name}: its standby is to be at {target} from now on";
             }
 
+            if (_right is { Generation: 0 })
+            {
+                // It would be its guest's sender without a right, and could not follow when the right comes, goes, and comes back.
+                throw new OperatorException(
+                    $"{Guest.Name} runs here without the arbiter's right, as its operator said, and can be given a standby when the arbiter has given it the"
+                    + " right: look after etcd (curling-recv status tells), then type this again");
+            }
+
             SenderDaemon protection = new(
                 new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null)
                 {
-                    Arbiter = _machine.HasRight ? _options.Arbiter : null,
+                    Arbiter = _right is null ? null : _options.Arbiter,
                 },
                 _time, _log)
             {
                 Generation = Generation,
-                Right = _machine.HasRight ? _right : null,
+                Right = _right,
                 Adopt = (network, atCut) =>
                 {
                     PrimaryGuest guest = PrimaryGuest.Adopt(
@@ -95,12 +103,17 @@ internal sealed partial class GuestSession
         protection.Dispose();
     }
 
-    /// <summary>Gives the guest its standby as soon as it counts as promoted.</summary>
+    /// <summary>Gives the guest its standby as soon as it counts as promoted, and has the right to run where an arbiter decides.</summary>
     private async Task ProtectNextAsync(Endpoint target)
     {
         while (_machine.State == ReceiverState.Promoting && !_cancellation.IsCancellationRequested)
         {
             await Task.Delay(1);
+        }
+
+        while (_right is { Generation: 0 } && !_machine.IsOver && !_cancellation.IsCancellationRequested)
+        {
+            await Task.Delay(AskAfterwards / 10, _time);
         }
 
         try

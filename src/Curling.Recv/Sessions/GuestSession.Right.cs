@@ -13,6 +13,7 @@ internal sealed partial class GuestSession : IRightEvents
 {
     private static readonly TimeSpan SuspendLimit = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan ReleaseLimit = TimeSpan.FromSeconds(2);
+    private const long MaxLeaseSeconds = 600;
     private static readonly TimeSpan AskAfterwards = TimeSpan.FromSeconds(1);
     private readonly RightKeeper? _right;
     private volatile bool _runsHere;
@@ -82,8 +83,9 @@ internal sealed partial class GuestSession : IRightEvents
                     break;
                 case TakeResult.Held:
                     string other = answer.Other?.ToString() ?? "another host";
-                    bool isLong = BootClock.Now - since > (2 * _options.Arbiter!.Ttl) + TimeSpan.FromSeconds(2);
-                    Refused(RightRefusal.Held, isLong, $"{other} has the arbiter's right to run it");
+                    TimeSpan lives = TimeSpan.FromSeconds(Math.Clamp(answer.Other?.Seconds ?? 0, (long)_options.Arbiter!.Ttl.TotalSeconds, MaxLeaseSeconds));
+                    bool isLong = BootClock.Now - since > lives + AskAfterwards + AskAfterwards;
+                    Refused(RightRefusal.Held, isLong, $"{other} has the arbiter's right to run it", lives);
                     break;
                 case TakeResult.Superseded:
                     Refused(
@@ -101,7 +103,7 @@ internal sealed partial class GuestSession : IRightEvents
             // The session ends.
         }
 
-        void Refused(RightRefusal why, bool isLong, string reason)
+        void Refused(RightRefusal why, bool isLong, string reason, TimeSpan lives = default)
         {
             _reason = $"{take.Reason}; not taken over: {reason}";
             if (_toldRefusal != (why, isLong))
@@ -110,8 +112,15 @@ internal sealed partial class GuestSession : IRightEvents
                 Tell(why, isLong, take, reason);
             }
 
-            Post(null, new ReceiverInput.RightRefused(why, reason));
+            Post(null, new ReceiverInput.RightRefused(why, reason, lives));
         }
+    }
+
+    /// <summary>The primary lives and its guest runs on: what stands here is of the moment when it was protected last.</summary>
+    private void TellLeftBehind(ReceiverOutput.LeftBehind behind)
+    {
+        _reason = $"left behind: {behind.Reason}, and its guest has run on without this standby since {_committed.At:u}";
+        Log.LeftBehind(_log, Guest.Name, behind.Round, behind.Reason, _committed.At ?? _time.GetUtcNow());
     }
 
     private void Tell(RightRefusal why, bool isLong, ReceiverOutput.TakeRight take, string reason)
@@ -151,6 +160,7 @@ internal sealed partial class GuestSession : IRightEvents
                     if (answer.How == TakeResult.Taken)
                     {
                         right.Guard(_network.Deadline);
+                        Post(null, new ReceiverInput.RightTaken());
                         return;
                     }
 
@@ -271,6 +281,12 @@ internal sealed partial class GuestSession : IRightEvents
             Message = "{Guest}: NOT TAKEN OVER: the primary is lost from here ({Cause}), but {Reason} and renews it, so it lives. Mend the link between"
                 + " the two; the sender comes back by itself")]
         public static partial void RightHeld(ILogger log, string guest, string cause, string reason);
+
+        [LoggerMessage(EventName = "LeftBehind", Level = LogLevel.Warning,
+            Message = "{Guest}: LEFT BEHIND: {Reason}, and its guest has run on without this standby since {Since:u}. Nothing is taken over by itself any"
+                + " more, until the sender comes back: curling-recv promote {Guest} would set the guest back to that moment (round {Round}), which others have"
+                + " seen it go on from")]
+        public static partial void LeftBehind(ILogger log, string guest, long round, string reason, DateTimeOffset since);
 
         [LoggerMessage(EventName = "FailoverRefused", Level = LogLevel.Error,
             Message = "{Guest}: FAILOVER REFUSED: the primary is lost ({Cause}), but {Reason}. Round {Round} stands ready and is promoted as soon as the"

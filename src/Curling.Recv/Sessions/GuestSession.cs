@@ -106,6 +106,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             OnSilence = options.OnSilence,
             Fences = options.FenceCommand is not null,
             RightTtl = arbiter?.Ttl,
+            SenderTtl = TimeSpan.FromMilliseconds(hello.RightMilliseconds),
         };
         try
         {

@@ -5,7 +5,7 @@ namespace Curling.Replication.Receiver;
 /// </summary>
 /// <remarks>
 /// <code>
-/// to be promoted → asking ⇄ refused (tried again, given up when the sender comes back) → taken → vouches run out → Promoting
+/// to be promoted → asking ⇄ refused (tried again, given up when the sender comes back, or has surely run on) → taken → vouches run out → Promoting
 /// </code>
 /// A right that was taken is kept: the generation has risen with it, and the sender's guest may never run again.
 /// </remarks>
@@ -15,6 +15,9 @@ public sealed partial class ReceiverMachine
     private static readonly TimeSpan AskHandedOver = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan AskHeld = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan AskUnreachable = TimeSpan.FromMilliseconds(500);
+
+    // Beyond its time to live: until etcd has noticed that a lease has run out.
+    private static readonly TimeSpan HeldSlack = TimeSpan.FromSeconds(2);
     private bool _takingRight;
     private bool _hasRight;
     private bool _rightRefused;
@@ -22,6 +25,7 @@ public sealed partial class ReceiverMachine
     private TimeSpan _takeRightAt = TimeSpan.MinValue;
     private TimeSpan _promotionAskedAt;
     private TimeSpan? _vouchedUntil;
+    private TimeSpan? _heldSince;
 
     // Why the round is promoted also where the operator does not ask for it any more.
     private string? _promoteUnasked;
@@ -34,7 +38,9 @@ public sealed partial class ReceiverMachine
     /// <summary>
     /// An earlier receiver of this guest may have vouched just before it ended: nothing is taken over before that must have run out.
     /// </summary>
-    private void BeginVouching(TimeSpan now) => _vouchedUntil ??= _settings.RightTtl is { } ttl ? now + ttl : TimeSpan.MinValue;
+    private void BeginVouching(TimeSpan now) => _vouchedUntil ??= _settings.RightTtl is { } ttl ? now + Longer(ttl, _settings.SenderTtl) : TimeSpan.MinValue;
+
+    private static TimeSpan Longer(TimeSpan one, TimeSpan other) => one > other ? one : other;
 
     private bool MayPromote(string reason, TimeSpan now)
     {
@@ -60,19 +66,21 @@ public sealed partial class ReceiverMachine
     private void OnVouchAsked(ReceiverInput.VouchAsked asked, TimeSpan now)
     {
         // After the last round of a switchover, or when the guest is being taken over, nothing is promised any more.
-        if (_settings.RightTtl is null || _takingRight || _hasRight || _finalWhole || _promoteWhenCommitted is not null
+        if (_settings.RightTtl is not { } ttl || _takingRight || _hasRight || _finalWhole || _promoteWhenCommitted is not null
             || _state >= ReceiverState.Promoting)
         {
             return;
         }
 
-        TimeSpan until = now + asked.Time;
+        // No longer than a receiver after this one waits.
+        TimeSpan time = asked.Time < ttl ? asked.Time : ttl;
+        TimeSpan until = now + time;
         if (_vouchedUntil is not { } before || until > before)
         {
             _vouchedUntil = until;
         }
 
-        _out.Add(new ReceiverOutput.SendVouch(asked.Sequence, asked.Time));
+        _out.Add(new ReceiverOutput.SendVouch(asked.Sequence, time));
     }
 
     private void OnRightRefused(ReceiverInput.RightRefused refused, TimeSpan now)
@@ -96,6 +104,8 @@ public sealed partial class ReceiverMachine
             _lossReason = refused.Reason;
         }
 
+        NoteHeld(refused, Longer(ttl, refused.Lives), now);
+
         // Who asked is told; a loss that nobody asked for is tried again until the arbiter gives the guest to one of the two.
         bool patient = refused.Why == RightRefusal.Held && now - _promotionAskedAt < (2 * ttl) + TimeSpan.FromSeconds(2);
         if (_promotionAsked && !patient)
@@ -105,12 +115,31 @@ public sealed partial class ReceiverMachine
         }
     }
 
+    /// <summary>
+    /// A lease that is still there when it must have run out was renewed: its holder lives, and its guest has run on without this standby. Only an unbroken
+    /// time counts: while the arbiter does not answer no lease runs out, and afterwards each has its whole time again.
+    /// </summary>
+    private void NoteHeld(ReceiverInput.RightRefused refused, TimeSpan ttl, TimeSpan now)
+    {
+        _heldSince = refused.Why == RightRefusal.Held ? _heldSince ?? now : null;
+
+        // After the last round of a switchover the guest stands still there.
+        if (_heldSince is { } since && now - since > ttl + HeldSlack && _promoteUnasked is not null && !_finalWhole)
+        {
+            _promoteUnasked = null;
+            _promoteWhenCommitted = _promotionAsked ? _promoteWhenCommitted : null;
+            _lossReason = refused.Reason;
+            _out.Add(new ReceiverOutput.LeftBehind(CommittedRound, refused.Reason));
+        }
+    }
+
     private void RefusePromotion(string reason)
     {
         if (_promotionAsked)
         {
             _promotionAsked = false;
             _promoteWhenCommitted = _promoteUnasked;
+            WaiveNothing();
         }
 
         _out.Add(new ReceiverOutput.PromotionRefused(reason));

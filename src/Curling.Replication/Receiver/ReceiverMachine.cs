@@ -164,7 +164,7 @@ public sealed partial class ReceiverMachine
             case ReceiverInput.VouchAsked asked when _linkUp:
                 OnVouchAsked(asked, now);
                 break;
-            case ReceiverInput.RightTaken when _takingRight:
+            case ReceiverInput.RightTaken when _takingRight || _state is ReceiverState.Promoting or ReceiverState.Promoted:
                 _takingRight = false;
                 _hasRight = true;
                 _rightRefused = false;
@@ -300,7 +300,9 @@ public sealed partial class ReceiverMachine
 
         // The sender lives, its guest runs on: a promotion because it was lost is not wanted any more.
         _promoteWhenCommitted = null;
+        _promoteUnasked = null;
         _rightRefused = false;
+        _heldSince = null;
         _lossReason = null;
         if (_committing != 0 && now - _committingSince > SlowCommit)
         {
@@ -313,6 +315,7 @@ public sealed partial class ReceiverMachine
         }
 
         _linkUp = true;
+        WaiveNothing();
         _lastWholeOfEarlierLinks = _lastWhole;
         _reconnectBy = null;
     }
@@ -428,8 +431,7 @@ public sealed partial class ReceiverMachine
             return;
         }
 
-        _rightWaived = !asked.Arbiter;
-        if (_linkUp && NeedsRight)
+        if (_linkUp && _settings.RightTtl is not null && asked.Arbiter)
         {
             RefusePromotion("its sender is connected and has the arbiter's right to run it; to move it, type at the sender: curling-send switchover");
             return;
@@ -440,6 +442,7 @@ public sealed partial class ReceiverMachine
         _promotionAskedAt = now;
         _takeRightAt = now;
         _fenceWaived = !asked.Fence;
+        _rightWaived = !asked.Arbiter;
         if (_linkUp)
         {
             // Should the fence fail, the sender's guest is the only one there is.
@@ -450,6 +453,13 @@ public sealed partial class ReceiverMachine
         }
 
         _promoteWhenCommitted = "asked by the operator";
+    }
+
+    /// <summary>What the operator made sure of himself holds for the promotion that he asked for, and for no later one.</summary>
+    private void WaiveNothing()
+    {
+        _fenceWaived = false;
+        _rightWaived = false;
     }
 
     private void OnStandbyFailed(string reason)
@@ -465,6 +475,7 @@ public sealed partial class ReceiverMachine
     {
         _fencing = false;
         _promotionAsked = false;
+        WaiveNothing();
         if (!_standbyReady)
         {
             Fail($"the primary was not fenced ({reason}), and the standby ended meanwhile");

@@ -60,11 +60,11 @@ public abstract record ReceiverInput
     /// <summary>The sender, which cannot reach the arbiter, asks for a promise that nothing is taken over for so long.</summary>
     public sealed record VouchAsked(long Sequence, TimeSpan Time) : ReceiverInput;
 
-    /// <summary>The arbiter gave this host the right to run the guest.</summary>
+    /// <summary>The arbiter gave this host the right to run the guest, as was asked, or afterwards to a guest that was promoted without it.</summary>
     public sealed record RightTaken : ReceiverInput;
 
-    /// <summary>The arbiter did not give it.</summary>
-    public sealed record RightRefused(RightRefusal Why, string Reason) : ReceiverInput;
+    /// <summary>The arbiter did not give it. <paramref name="Lives"/> is how long its holder's lease lives, where that is known.</summary>
+    public sealed record RightRefused(RightRefusal Why, string Reason, TimeSpan Lives = default) : ReceiverInput;
 
     /// <summary>The operator gives the session up.</summary>
     public sealed record EndAsked(string Reason) : ReceiverInput;
@@ -140,6 +140,12 @@ public abstract record ReceiverOutput
     /// <summary>The primary is lost and the operator decides: nothing happens until then.</summary>
     public sealed record Held(long Round, string Reason) : ReceiverOutput;
 
+    /// <summary>
+    /// The primary has renewed its right since its link was lost, so its guest runs on and its output leaves: a takeover would set it back, and the
+    /// operator decides.
+    /// </summary>
+    public sealed record LeftBehind(long Round, string Reason) : ReceiverOutput;
+
     /// <summary>The session holds nothing any more: free it.</summary>
     public sealed record Release(string Reason) : ReceiverOutput;
 }
@@ -202,6 +208,9 @@ public sealed record ReceiverSettings(FailureAction OnFailure, TimeSpan FailureT
 
     /// <summary>Whether a primary is fenced before its standby is promoted.</summary>
     public bool Fences { get; init; }
+
+    /// <summary>The longest that a receiver before this one may have vouched for: how long the sender's lease lives.</summary>
+    public TimeSpan SenderTtl { get; init; }
 
     /// <summary>How long an arbiter's lease lives, where an arbiter decides who may run the guest; null where there is none.</summary>
     public TimeSpan? RightTtl { get; init; }

@@ -78,6 +78,54 @@ public sealed class EtcdArbiterTests : IDisposable
         Assert.Equal(RenewResult.Renewed, (await arbiter.RenewAsync(again.Claim, CancellationToken.None)).How);
     }
 
+    /// <summary>The first of two servers takes the guest and does not say so in time; the second is asked for the same, and finds it done.</summary>
+    [SkippableFact]
+    public async Task Request_that_the_next_server_finds_done_was_granted()
+    {
+        await using EtcdServer etcd = await EtcdServer.StartAsync(_directory);
+        await using DeafeningProxy late = new(etcd.Url, "\"role\":\"receiver\"");
+        using EtcdArbiter arbiter = new(Options(etcd) with { Endpoints = [late.Url, new Uri(etcd.Url)], Ttl = TimeSpan.FromSeconds(9) });
+
+        // The first call of a process takes its time, and must not be what sends the next one elsewhere.
+        await arbiter.TakeAsync("another", One, null, raise: true, CancellationToken.None);
+        TakeAnswer taken = await arbiter.TakeAsync("g", Two, 0, raise: true, CancellationToken.None);
+        Assert.True(late.IsSilent);
+        Assert.Equal((TakeResult.Taken, 1L), (taken.How, taken.Generation));
+        Assert.Equal(RenewResult.Renewed, (await arbiter.RenewAsync(taken.Claim!, CancellationToken.None)).How);
+    }
+
+    /// <summary>The only server takes the guest, does not say so, and is not heard of until the lease has run out: the generation is the asker's all the same.</summary>
+    [SkippableFact]
+    public async Task Generation_that_was_raised_by_a_request_without_an_answer_is_still_the_askers()
+    {
+        await using EtcdServer etcd = await EtcdServer.StartAsync(_directory);
+        ArbiterOptions options = Options(etcd) with { Ttl = TimeSpan.FromSeconds(2) };
+        await using (DeafeningProxy late = new(etcd.Url, "\"role\":\"receiver\""))
+        {
+            using EtcdArbiter unheard = new(options with { Endpoints = [late.Url] });
+            await Assert.ThrowsAsync<ArbiterException>(() => unheard.TakeAsync("g", Two, 0, raise: true, CancellationToken.None));
+        }
+
+        using EtcdArbiter arbiter = new(options);
+        using CancellationTokenSource limit = new(TimeSpan.FromSeconds(30));
+        while ((await arbiter.TakeAsync("g", One, 7, raise: true, CancellationToken.None)).How == TakeResult.Held)
+        {
+            await Task.Delay(50, limit.Token);
+        }
+
+        TakeAnswer other = await arbiter.TakeAsync("g", One, 0, raise: true, CancellationToken.None);
+        Assert.Equal((TakeResult.Superseded, 1L), (other.How, other.Generation));
+        TakeAnswer taken = await arbiter.TakeAsync("g", Two, 0, raise: true, CancellationToken.None);
+        Assert.Equal((TakeResult.Taken, 1L), (taken.How, taken.Claim?.Holder.Generation ?? 0));
+        await arbiter.ReleaseAsync(taken.Claim!, CancellationToken.None);
+
+        // Once another has raised it, it is lost for good.
+        TakeAnswer newer = await arbiter.TakeAsync("g", One, 1, raise: true, CancellationToken.None);
+        await arbiter.ReleaseAsync(newer.Claim!, CancellationToken.None);
+        Assert.Equal(TakeResult.Superseded, (await arbiter.TakeAsync("g", Two, 0, raise: true, CancellationToken.None)).How);
+        Assert.Equal(TakeResult.Superseded, (await arbiter.TakeAsync("g", Two, 1, raise: true, CancellationToken.None)).How);
+    }
+
     [SkippableFact]
     public async Task Of_many_who_ask_at_once_one_gets_the_guest()
     {

@@ -246,6 +246,8 @@ public sealed class RightKeeperTests : IRightEvents
             return new TakeAnswer(TakeResult.Taken, new Claim(guest, holder with { Generation = 1 }, lease), askedAt, Ttl, null, 1);
         }
 
+        public Task<Holder?> LookAsync(string guest, CancellationToken cancellation) => Task.FromResult<Holder?>(null);
+
         public Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)
         {
             ThrowIfSilent();

@@ -207,16 +207,145 @@ public sealed class ReceiverRightTests
         Assert.Equal("", story.After(1000));
     }
 
+    /// <summary>Without the arbiter, but with a fence that then fails: that was for this once.</summary>
+    [Fact]
+    public void What_the_operator_waived_is_not_waived_when_the_fence_has_failed()
+    {
+        ReceiverStory story = Arbitrated(fences: true);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.PromoteAsked(Arbiter: false)));
+        story.Happens(new ReceiverInput.FenceFailed("no power switch"));
+        story.After(1000);
+        Assert.Equal("say ready", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("close, take right 1", story.LinkLost());
+    }
+
+    [Fact]
+    public void What_the_operator_waived_is_not_waived_when_the_arbiter_has_refused_him()
+    {
+        ReceiverStory story = Arbitrated(fences: true);
+        story.LinkLost();
+        story.Happens(new ReceiverInput.PromoteAsked(Fence: false));
+        Assert.Equal("promotion refused", story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer")));
+        story.After(1000);
+        story.Happens(new ReceiverInput.RightTaken());
+        Assert.True(Assert.Single(story.Said.OfType<ReceiverOutput.Promote>()).Fence);
+    }
+
+    [Fact]
+    public void A_right_that_comes_after_a_promotion_without_it_is_there()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        story.Happens(new ReceiverInput.PromoteAsked(Arbiter: false));
+        story.Happens(new ReceiverInput.PromotionDone());
+        Assert.False(story.Machine.HasRight);
+        Assert.Equal("", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.True(story.Machine.HasRight);
+    }
+
+    [Fact]
+    public void A_standby_whose_primary_has_renewed_its_right_since_is_not_promoted_by_itself()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        RefusedFor(story, 5000);
+        Assert.Equal("take right 1", story.After(100));
+        Assert.Equal("left behind 1", story.Happens(Held));
+        Assert.True(story.Machine.IsHeld);
+        Assert.Equal("", story.After(3_600_000));
+
+        // The operator may still, when the primary is gone.
+        Assert.Equal("take right 1", story.Happens(new ReceiverInput.PromoteAsked()));
+        Assert.Equal("state Promoting, promote 1", story.Happens(new ReceiverInput.RightTaken()));
+    }
+
+    [Fact]
+    public void A_standby_that_was_left_behind_is_one_again_when_its_sender_comes_back()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        RefusedFor(story, 5200);
+        Assert.Single(story.Said.OfType<ReceiverOutput.LeftBehind>());
+        Assert.Equal("say ready", story.Happens(new ReceiverInput.LinkUp()));
+        Assert.Equal("close, take right 1", story.LinkLost());
+        RefusedFor(story, 5000);
+        Assert.Single(story.Said.OfType<ReceiverOutput.LeftBehind>());
+    }
+
+    [Fact]
+    public void A_time_without_the_arbiter_says_nothing_of_its_holder()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        RefusedFor(story, 4000);
+        story.After(100);
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Unreachable, "no answer"));
+        story.After(500);
+        story.Happens(Held);
+        RefusedFor(story, 4900, asked: false);
+        Assert.Empty(story.Said.OfType<ReceiverOutput.LeftBehind>());
+    }
+
+    [Fact]
+    public void A_lease_of_the_senders_that_lives_longer_is_waited_for()
+    {
+        ReceiverStory story = Arbitrated();
+        story.LinkLost();
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it", ReceiverStory.Ms(10_000)));
+        story.After(11_900);
+        story.Happens(new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it", ReceiverStory.Ms(10_000)));
+        Assert.Empty(story.Said.OfType<ReceiverOutput.LeftBehind>());
+    }
+
+    [Fact]
+    public void Nothing_is_vouched_for_longer_than_a_later_receiver_waits()
+    {
+        ReceiverStory story = Arbitrated();
+        story.Happens(new ReceiverInput.VouchAsked(8, ReceiverStory.Ms(60_000)));
+        Assert.Equal(ReceiverStory.Ms(3000), Assert.Single(story.Said.OfType<ReceiverOutput.SendVouch>()).Time);
+    }
+
+    [Fact]
+    public void What_an_earlier_receiver_may_have_vouched_for_is_as_long_as_the_senders_right()
+    {
+        ReceiverStory story = Arbitrated(old: false, senderTtl: 8000);
+        story.LinkLost();
+        Assert.Equal("", story.Happens(new ReceiverInput.RightTaken()));
+        Assert.Equal("", story.After(7999));
+        Assert.Equal("state Promoting, promote 1", story.After(1));
+    }
+
+    private static ReceiverInput Held => new ReceiverInput.RightRefused(RightRefusal.Held, "the sender has it");
+
+    /// <summary>The arbiter says for so long, from the first time on, that the sender has the right.</summary>
+    private static void RefusedFor(ReceiverStory story, int milliseconds, bool asked = true)
+    {
+        if (asked)
+        {
+            story.Happens(Held);
+        }
+
+        for (int past = 0; past < milliseconds; past += 100)
+        {
+            story.After(100);
+            story.Happens(Held);
+        }
+    }
+
     private static void Vouched(ReceiverStory story) =>
         Assert.Equal("vouch 7", story.Happens(new ReceiverInput.VouchAsked(7, ReceiverStory.Ms(3000))));
 
     /// <summary>Round 1 is committed; unless it is new, the session is older than any vouch of a receiver before it.</summary>
-    private static ReceiverStory Arbitrated(FailureAction onFailure = FailureAction.Promote, bool fences = false, bool old = true)
+    private static ReceiverStory Arbitrated(FailureAction onFailure = FailureAction.Promote, bool fences = false, bool old = true, int senderTtl = 0)
     {
         ReceiverStory story = new(new ReceiverSettings(onFailure, ReceiverStory.Ms(500))
         {
             Fences = fences,
             RightTtl = ReceiverStory.Ms(3000),
+            SenderTtl = ReceiverStory.Ms(senderTtl),
         });
         story.Happens(new ReceiverInput.StandbyReady());
         story.Happens(new ReceiverInput.LinkUp());

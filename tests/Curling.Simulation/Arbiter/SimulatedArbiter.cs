@@ -9,6 +9,10 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
 {
     private const string HolderKey = "holder";
     private const string GenerationKey = "generation";
+
+    /// <summary>The key that names who raised the generation last.</summary>
+    public const string RaisedKey = "raised";
+
     private readonly SimulatedEtcd _etcd = world.Etcd;
 
     public string Name => "etcd";
@@ -25,26 +29,38 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
                 : new TakeAnswer(TakeResult.Held, null, default, default, null, state.Generation);
         }
 
-        if (expected is { } wanted && wanted != state.Generation)
+        bool raisedBefore = raise && state.Generation == expected + 1 && state.RaisedBy == holder.Id && !world.Defect.BurnsTheGeneration;
+        if (!raisedBefore && expected is { } wanted && wanted != state.Generation)
         {
             return new TakeAnswer(TakeResult.Superseded, null, default, default, null, state.Generation);
         }
 
+        raise &= !raisedBefore;
         Holder me = holder with { Generation = raise ? state.Generation + 1 : state.Generation };
         TimeSpan askedAt = clock.Now;
         long lease = (await AskAsync(a => _etcd.Grant(client, process, PairOptions.TtlMilliseconds, a))).Lease;
         (string Key, string? Value, long Lease) mine = (HolderKey, me.Id, lease);
+        (string, string?)[] ifSo = [(HolderKey, null), (GenerationKey, state.Generation == 0 ? null : Text(state.Generation))];
         EtcdAnswer answer = await AskAsync(a => _etcd.Transact(
-            client, process, [(HolderKey, null), (GenerationKey, state.Generation == 0 ? null : Text(state.Generation))],
-            raise ? [mine, (GenerationKey, Text(me.Generation), 0)] : [mine], a));
-        if (answer.Succeeded)
+            client, process, raisedBefore ? [.. ifSo, (RaisedKey, holder.Id)] : ifSo,
+            raise ? [mine, (GenerationKey, Text(me.Generation), 0), (RaisedKey, holder.Id, 0)] : [mine], a));
+        if (!answer.Succeeded)
         {
-            return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease), Asked(askedAt), Ttl, null, me.Generation);
+            state = world.Defect.BurnsTheGeneration ? state : await ReadAsync();
+            if (state.Holder != holder.Id || state.Lease != lease)
+            {
+                await AskAsync(a => _etcd.Revoke(client, process, lease, a));
+                return state.Holder == holder.Id
+                    ? await AdoptAsync(new Claim(guest, holder with { Generation = state.Generation }, state.Lease))
+                    : new TakeAnswer(TakeResult.Held, null, default, default, null, (await ReadAsync()).Generation);
+            }
         }
 
-        await AskAsync(a => _etcd.Revoke(client, process, lease, a));
-        return new TakeAnswer(TakeResult.Held, null, default, default, null, (await ReadAsync()).Generation);
+        return new TakeAnswer(TakeResult.Taken, new Claim(guest, me, lease), Asked(askedAt), Ttl, null, me.Generation);
     }
+
+    public async Task<Holder?> LookAsync(string guest, CancellationToken cancellation) =>
+        (await ReadAsync()).Holder is { } id ? new Holder(id, "", "", 1) : null;
 
     public async Task<RenewAnswer> RenewAsync(Claim claim, CancellationToken cancellation)
     {
@@ -108,21 +124,31 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
 
     private async Task<State> ReadAsync()
     {
-        EtcdAnswer answer = await AskAsync(a => _etcd.Read(client, process, [HolderKey, GenerationKey], a));
+        EtcdAnswer answer = await AskAsync(a => _etcd.Read(client, process, [HolderKey, GenerationKey, RaisedKey], a));
         return new State(
             answer.Keys[0]?.Value, answer.Keys[0]?.Lease ?? 0,
-            answer.Keys[1] is { } generation ? long.Parse(generation.Value, CultureInfo.InvariantCulture) : 0, answer.Term);
+            answer.Keys[1] is { } generation ? long.Parse(generation.Value, CultureInfo.InvariantCulture) : 0,
+            answer.Keys[2]?.Value, answer.Term);
     }
 
-    private static async Task<EtcdAnswer> AskAsync(Action<Action<EtcdAnswer>> call)
+    /// <summary>Asks one server after the other; what the first was asked may be done when the second is.</summary>
+    private async Task<EtcdAnswer> AskAsync(Action<Action<EtcdAnswer>> call)
     {
-        TaskCompletionSource<EtcdAnswer> answer = new();
-        call(a => answer.TrySetResult(a));
-        EtcdAnswer given = await answer.Task;
-        return given.Reached ? given : throw new ArbiterException("it does not answer in time");
+        for (int i = 0; i < world.Options.ArbiterServers; i++)
+        {
+            TaskCompletionSource<EtcdAnswer> answer = new();
+            call(a => answer.TrySetResult(a));
+            EtcdAnswer given = await answer.Task;
+            if (given.Reached)
+            {
+                return given;
+            }
+        }
+
+        throw new ArbiterException("it does not answer in time");
     }
 
-    private sealed record State(string? Holder, long Lease, long Generation, long Term);
+    private sealed record State(string? Holder, long Lease, long Generation, string? RaisedBy, long Term);
 }
 
 /// <summary>The clock that a daemon holds its right against: it runs on while the daemon's process is held up, unless that is the planted fault.</summary>

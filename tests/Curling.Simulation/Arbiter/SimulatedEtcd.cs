@@ -47,6 +47,7 @@ internal sealed class SimulatedEtcd(History history, int limitMilliseconds = 200
     private long _term = 1;
     private bool _down;
     private long _slowUntil;
+    private long _lossyUntil;
 
     /// <summary>Its process runs; keys and leases are kept over a stop, and leases do not expire meanwhile.</summary>
     public void Down(bool down)
@@ -79,6 +80,13 @@ internal sealed class SimulatedEtcd(History history, int limitMilliseconds = 200
         _slowUntil = history.Milliseconds + milliseconds;
     }
 
+    /// <summary>Of what is carried out many an answer is lost for a while, as when a server dies or changes its leader.</summary>
+    public void LoseAnswers(int milliseconds)
+    {
+        history.Note("etcd", $"loses answers for {milliseconds} ms");
+        _lossyUntil = history.Milliseconds + milliseconds;
+    }
+
     /// <summary>
     /// A client talks, or does not any more, to a leader that has been deposed and does not know it: it renews leases, which the next one
     /// lets run out, and answers nothing that needs its quorum (etcd issue 13675).
@@ -97,6 +105,7 @@ internal sealed class SimulatedEtcd(History history, int limitMilliseconds = 200
         _mute.Clear();
         _deposed.Clear();
         _slowUntil = 0;
+        _lossyUntil = 0;
         if (_down)
         {
             Down(false);
@@ -207,7 +216,7 @@ internal sealed class SimulatedEtcd(History history, int limitMilliseconds = 200
             ExpireLeases();
             EtcdAnswer given = carryOut();
             history.Note("etcd", $"{client}: {what}: {(given.Succeeded ? "yes" : "no")}");
-            bool mute = _mute.Contains(client);
+            bool mute = _mute.Contains(client) || (history.Milliseconds < _lossyUntil && history.Chance(40));
             if (!mute)
             {
                 process.In(Delay(), () => Answer(given));

@@ -70,8 +70,8 @@ internal sealed class SimulatedKeeper
             TakeAnswer answer = await _arbiter.TakeAsync("guest", _me, expected, raise: true, CancellationToken.None);
             if (answer.Claim is { } claim)
             {
-                Generation = claim.Holder.Generation;
                 Have(claim, answer);
+                Generation = claim.Holder.Generation;
                 _world.Note(_me.Id, $"has the right as generation {Generation}");
                 if (!_started)
                 {
@@ -88,6 +88,10 @@ internal sealed class SimulatedKeeper
             Leave();
         }
     }
+
+    /// <summary>Asks who else has the right; null for nobody.</summary>
+    /// <exception cref="ArbiterException">The arbiter does not answer.</exception>
+    public async Task<Holder?> LookAsync() => await _arbiter.LookAsync("guest", CancellationToken.None) is { } other && other.Id != _me.Id ? other : null;
 
     /// <summary>The guest stands still: the right is given back, and its generation too when it has surely not run under it.</summary>
     public async Task ReleaseAsync(bool isUnused = false)

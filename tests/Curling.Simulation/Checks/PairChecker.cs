@@ -23,10 +23,10 @@ internal static class PairChecker
         }
 
         bool held = session is { Machine.IsHeld: true }
-            && (session.Checker.FenceFailed || world.Options.OnSilence == FailureAction.Hold);
+            && (session.Checker.FenceFailed || session.Checker.LeftBehind || world.Options.OnSilence == FailureAction.Hold);
 
         // A guest that was started anew while this copy's lease had run out is the one that counts, and it may have died since.
-        bool isOld = world.GenerationOfArbiter > (session?.Generation ?? long.MaxValue);
+        bool isOld = world.GenerationOfArbiter > (session?.Generation ?? long.MaxValue) && world.RaisedByASender;
         if (!world.GuestMayEnd && !held && !isOld && session is { Checker.Whole.Count: > 0 } && world.Options.OnFailure == FailureAction.Promote)
         {
             Check(guests == 1, OneGuest, "the primary is gone, the receiver held a whole round and did not promote");

@@ -12,6 +12,7 @@ internal static class Rules
     public const string Switchover = "after the last round the guest stands still";
     public const string OneGuest = "one guest runs";
     public const string OneActive = "with an arbiter one copy runs, and only its output leaves";
+    public const string Waived = "what the operator does without is not waived for good";
     public const string Generation = "a sender that hears of a newer generation stops its guest";
     public const string Silence = "after promotion or the end nothing more is said";
     public const string Answers = "an answer of an honest receiver fits";

@@ -18,6 +18,8 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
     private bool _committing;
     private RoundBegin? _open;
     private bool _normalGoodbye;
+    private bool _fenceWaived;
+    private bool _rightWaived;
 
     /// <summary>Rounds that the receiver called complete.</summary>
     public List<RoundEnd> Whole { get; } = [];
@@ -25,6 +27,9 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
     public bool PromotionAsked { get; private set; }
 
     public bool FenceFailed { get; private set; }
+
+    /// <summary>It was said that the primary has run on without it.</summary>
+    public bool LeftBehind { get; private set; }
 
     /// <summary>It runs from a round of an earlier process, because the operator said so.</summary>
     public bool OperatorsRisk { get; private set; }
@@ -53,15 +58,26 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
                 // What was handed over whole goes on all the same.
                 _normalGoodbye |= Whole.Count == 0 || !Whole[^1].Final;
                 break;
-            case ReceiverInput.PromoteAsked:
+            case ReceiverInput.PromoteAsked asked:
                 PromotionAsked = true;
+                _fenceWaived = !asked.Fence;
+                _rightWaived = !asked.Arbiter;
                 break;
             case ReceiverInput.FenceFailed:
                 PromotedFrom = 0;
                 FenceFailed = true;
+                _fenceWaived = _rightWaived = false;
                 break;
         }
 
+        // It was for a promotion that came to nothing.
+        if (outputs.Any(o => o is ReceiverOutput.PromotionRefused or ReceiverOutput.SendReady))
+        {
+            _fenceWaived = _rightWaived = false;
+        }
+
+        LeftBehind |= outputs.Any(o => o is ReceiverOutput.LeftBehind);
+        LeftBehind &= !outputs.Any(o => o is ReceiverOutput.SendReady);
         foreach (ReceiverOutput output in outputs)
         {
             Said(output);
@@ -141,6 +157,12 @@ internal sealed class SessionChecker(PairWorld world, Session session, long rest
                 Check(_commits > 0 && Whole[_commits - 1].Round == committed.Round, CommitOrder, $"round {committed.Round} is said to be committed and is not");
                 break;
             case ReceiverOutput.Promote promote:
+                Check(
+                    !world.Options.Arbiter || session.Machine.HasRight || _rightWaived, Waived,
+                    $"round {promote.Round} is promoted without the right, and nobody said so");
+                Check(
+                    !world.Options.Fences || promote.Fence || _fenceWaived || Whole is [.., { Final: true }], Waived,
+                    $"round {promote.Round} is promoted without a fence, and nobody said so");
                 CheckPromotion(promote.Round);
                 break;
             case ReceiverOutput.SendPromoted promoted:

@@ -95,6 +95,32 @@ internal sealed partial class Session
         {
             Suspend(true);
         }
+
+        if (!Machine.HasRight && Keeper is { } unasked)
+        {
+            _world.Run(TakeRightAfterwardsAsync(unasked));
+        }
+    }
+
+    private async Task TakeRightAfterwardsAsync(SimulatedKeeper keeper)
+    {
+        while (!Gone && !Machine.IsOver)
+        {
+            try
+            {
+                if ((await keeper.TakeAsync(Generation - 1)).How == TakeResult.Taken)
+                {
+                    Post(null, new ReceiverInput.RightTaken());
+                    return;
+                }
+            }
+            catch (ArbiterException)
+            {
+                // It is asked again.
+            }
+
+            await _process.Delay(PairOptions.TtlMilliseconds / 3);
+        }
     }
 
     private void Suspend(bool stop)

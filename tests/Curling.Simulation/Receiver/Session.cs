@@ -340,7 +340,7 @@ internal sealed partial class Session : IRightEvents
             // From here on no later receiver may find the round: the guest may have gone on from it.
             _mayHaveRun = true;
             Disk.IsRecorded = false;
-            Generation += Machine.HasRight ? 0 : 1;
+            Generation += Keeper is { Generation: > 0 } ? 0 : 1;
             _world.Receiver.NoteGeneration(Generation);
             HasGuest = true;
             GuardGuest();

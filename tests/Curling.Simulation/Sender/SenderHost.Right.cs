@@ -1,5 +1,6 @@
 using Curling.Hosting.Arbiter;
 using Curling.Protocol;
+using Curling.Replication.Rights;
 using Curling.Replication.Sender;
 using Curling.Simulation.Arbiter;
 
@@ -55,18 +56,33 @@ internal sealed partial class SenderHost
     {
         long since = _history.Milliseconds;
         string? problem = null;
+        AwaitedRight awaited = new(TimeSpan.FromMilliseconds(PairOptions.TtlMilliseconds));
         while (problem is null && IsUp)
         {
             try
             {
-                TakeAnswer answer = await keeper.TakeAsync(expected: null);
-                if (answer.How == TakeResult.Taken)
+                bool isFree = false;
+                if (awaited.MayTake)
                 {
-                    _process.In(_history.Between(0, 50), StartGuest);
-                    return;
+                    if ((await keeper.TakeAsync(expected: null)).How == TakeResult.Taken)
+                    {
+                        _process.In(_history.Between(0, 50), StartGuest);
+                        return;
+                    }
+
+                    awaited.Held();
+                }
+                else if (await keeper.LookAsync() is not null)
+                {
+                    awaited.Held();
+                }
+                else
+                {
+                    isFree = true;
+                    awaited.Free(_history.Now);
                 }
 
-                problem = _history.Milliseconds - since > PairOptions.TtlMilliseconds + SlackMilliseconds ? "another has the right" : null;
+                problem = !isFree && _history.Milliseconds - since > PairOptions.TtlMilliseconds + SlackMilliseconds ? "another has the right" : null;
                 await _process.Delay(TakeAgainMilliseconds);
             }
             catch (ArbiterException e)
