@@ -49,7 +49,6 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(RenewsFromAStaleClock), Rules.OneActive)]
     [InlineData(nameof(BelievesADeposedLeader), Rules.OneActive)]
     [InlineData(nameof(ReleasesWithoutADeadline), Rules.OneActive)]
-    [InlineData(nameof(TakesItsOwnForAnothers), Rules.OneGuest)]
     [InlineData(nameof(IgnoresItsVouch), Rules.OneActive)]
     [InlineData(nameof(DoesNotAskTheArbiter), Rules.OneActive)]
     public void A_planted_defect_is_found(string defect, string rule)
@@ -195,7 +194,6 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
         nameof(RenewsFromAStaleClock) => new RenewsFromAStaleClock(),
         nameof(BelievesADeposedLeader) => new BelievesADeposedLeader(),
         nameof(ReleasesWithoutADeadline) => new ReleasesWithoutADeadline(),
-        nameof(TakesItsOwnForAnothers) => new TakesItsOwnForAnothers(),
         nameof(IgnoresItsVouch) => new IgnoresItsVouch(),
         nameof(DoesNotAskTheArbiter) => new DoesNotAskTheArbiter(),
         _ => throw new ArgumentOutOfRangeException(nameof(name), name, "nobody planted this"),

@@ -29,7 +29,7 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
                 : new TakeAnswer(TakeResult.Held, null, default, default, null, state.Generation);
         }
 
-        bool raisedBefore = raise && state.Generation == expected + 1 && state.RaisedBy == holder.Id && !world.Defect.BurnsTheGeneration;
+        bool raisedBefore = raise && state.Generation == expected + 1 && state.RaisedBy == holder.Id;
         if (!raisedBefore && expected is { } wanted && wanted != state.Generation)
         {
             return new TakeAnswer(TakeResult.Superseded, null, default, default, null, state.Generation);
@@ -46,7 +46,7 @@ internal sealed class SimulatedArbiter(PairWorld world, SimulatedProcess process
             raise ? [mine, (GenerationKey, Text(me.Generation), 0), (RaisedKey, holder.Id, 0)] : [mine], a));
         if (!answer.Succeeded)
         {
-            state = world.Defect.BurnsTheGeneration ? state : await ReadAsync();
+            state = await ReadAsync();
             if (state.Holder != holder.Id || state.Lease != lease)
             {
                 await AskAsync(a => _etcd.Revoke(client, process, lease, a));

@@ -36,9 +36,6 @@ internal class Defect
     /// <summary>A renewal counts without a look whether the leader that gave it still is one.</summary>
     public virtual bool BelievesAnyLeader => false;
 
-    /// <summary>Who is refused the right does not look whether it has it already, or raised the generation itself.</summary>
-    public virtual bool BurnsTheGeneration => false;
-
     /// <summary>When the right has run out the guest is stopped, and what it has sent still leaves.</summary>
     public virtual bool HasNoDeadline => false;
 

@@ -26,12 +26,6 @@ internal sealed class ReleasesWithoutADeadline : Defect
     public override bool HasNoDeadline => true;
 }
 
-/// <summary>A request that was carried out without an answer makes the round that it was for count as out of date.</summary>
-internal sealed class TakesItsOwnForAnothers : Defect
-{
-    public override bool BurnsTheGeneration => true;
-}
-
 /// <summary>The receiver vouches, and does not keep in mind that it has.</summary>
 internal sealed class IgnoresItsVouch : Defect
 {
