@@ -16,10 +16,13 @@ namespace Curling.Send;
 /// <summary>Connections to the receiver, and what becomes of the guest's output with and without one.</summary>
 internal sealed partial class SenderDaemon
 {
-    private async Task ConnectAsync()
+    private async Task ConnectAsync(Task before, CancellationToken attempt)
     {
+        // An attempt that was given up comes to its end first; what it meets then is no news.
+        await before;
         try
         {
+            attempt.ThrowIfCancellationRequested();
             PrimaryGuest guest = _guest!;
             using JsonDocument definition = JsonDocument.Parse(GuestDefinitionReader.Serialize(guest.Definition));
             Hello hello = new(
@@ -39,14 +42,27 @@ internal sealed partial class SenderDaemon
                 Disks = guest.Disks.Hello,
             };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
-                _options, hello, guest.Files, _pool, WindowBytes, _time, _work.Token);
+                _options, hello, guest.Files, _pool, WindowBytes, _time, attempt);
             await _capturing;
+            if (attempt.IsCancellationRequested)
+            {
+                await link.DisposeAsync();
+                return;
+            }
+
             if (link.Replicas is { } replicas)
             {
                 await BeginDisksAsync(guest, link, replicas);
             }
 
             _link = link;
+            if (attempt.IsCancellationRequested)
+            {
+                // Whoever gave it up did so before it was there to be closed.
+                await CloseLinkAsync();
+                return;
+            }
+
             if (_copy is { } copy && link.TakesInbound && !guest.Network.IsEmpty)
             {
                 copy.Attach(link.Connection);
@@ -67,6 +83,11 @@ internal sealed partial class SenderDaemon
             _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
             Post(link, new SenderInput.Ready());
         }
+        catch (Exception e) when (attempt.IsCancellationRequested)
+        {
+            // The sender stops, or goes elsewhere.
+            Log.AttemptGivenUp(_log, _options.Target.ToString(), e.Message);
+        }
         catch (RefusedException e)
         {
             Post(null, new SenderInput.Refused(e.Code, e.Message));
@@ -83,10 +104,6 @@ internal sealed partial class SenderDaemon
             }
 
             Post(null, new SenderInput.LinkLost(e.Message));
-        }
-        catch (OperationCanceledException)
-        {
-            // The sender stops.
         }
     }
 

@@ -192,4 +192,31 @@ public sealed class SenderSwitchoverTests
         Assert.Equal(
             "goodbye QemuCrashed, state Ended, end QemuCrashed", story.Happens(new SenderInput.QemuCrashed("signal 9")));
     }
+
+    [Fact]
+    public void Asked_just_after_the_connection_was_lost_it_fails_and_never_happens_later()
+    {
+        SenderStory story = SenderStory.InProtection();
+        story.Happens(new SenderInput.LinkLost("cut"));
+        Assert.Equal("switchover failed", story.Happens(new SenderInput.Switchover()));
+        Assert.Equal("connect", story.After(1000));
+        Assert.Equal("hold from 2, state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
+        story.Round(2);
+        Assert.Equal("capture 3 on 2", story.After(10));
+    }
+
+    [Fact]
+    public void Who_asked_hears_of_a_connection_lost_before_the_last_round_and_of_what_became_of_that_only_when_it_is_known()
+    {
+        SenderStory story = SenderStory.InBase();
+        story.Happens(new SenderInput.Switchover());
+        Assert.Equal("close, release all, switchover failed, state Unprotected", story.Happens(new SenderInput.LinkLost("cut")));
+
+        story = SenderStory.InProtection();
+        story.Happens(new SenderInput.Switchover());
+        story.Happens(new SenderInput.Captured(2));
+        Assert.Equal("close, state Unprotected", story.Happens(new SenderInput.LinkLost("cut")));
+        story.After(100);
+        Assert.StartsWith("release all, hold from 3, resume guest, switchover failed", story.Happens(new SenderInput.Ready()), StringComparison.Ordinal);
+    }
 }
