@@ -53,7 +53,7 @@ public sealed class SenderSwitchoverTests
         SenderStory story = SenderStory.InProtection();
         story.Happens(new SenderInput.Switchover());
         Assert.Equal(
-            "resume guest, close, release all, state Unprotected",
+            "resume guest, switchover failed, close, release all, state Unprotected",
             story.Happens(new SenderInput.CaptureFailed(2, "QEMU said no")));
         story.After(100);
         Assert.Equal("hold from 3, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
@@ -112,7 +112,7 @@ public sealed class SenderSwitchoverTests
 
         // Nothing else would let it go before the whole first round of the new connection is complete.
         Assert.Equal(
-            "release all, hold from 3, resume guest, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+            "release all, hold from 3, resume guest, switchover failed, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]
@@ -137,7 +137,7 @@ public sealed class SenderSwitchoverTests
         story.Happens(new SenderInput.LinkLost("cut"));
         story.After(100);
         Assert.Equal("hold from 3, state Base", story.Happens(new SenderInput.Ready()));
-        Assert.Equal("release all, hold from 3, resume guest, capture 3 base", story.Happens(new SenderInput.Captured(2)));
+        Assert.Equal("release all, hold from 3, resume guest, switchover failed, capture 3 base", story.Happens(new SenderInput.Captured(2)));
     }
 
     [Fact]
