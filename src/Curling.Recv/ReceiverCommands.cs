@@ -212,14 +212,18 @@ internal static class ReceiverCommands
         target.Required = true;
         Option<ByteRate> bandwidth = CommonOptions.Rate(
             "--bandwidth", "The most that is sent per second: max, or a rate such as 500MiB/s or 10Gbit/s", ByteRate.Max);
+        Option<bool> replace = new("--replace-standby")
+        {
+            Description = "Also when the standby that the guest has cannot be told: you have typed there: curling-recv discard GUEST",
+        };
         Option<string?> control = ControlCommands.ControlOption();
         Command command = new("protect", "Give a guest that was promoted here a standby on another host, or another one; the guest runs on meanwhile")
         {
-            guest, target, bandwidth, control,
+            guest, target, bandwidth, replace, control,
         };
         command.SetAction((parsed, cancellation) => ControlCommands.CallAsync(
             Kind, parsed.GetValue(control),
-            new ControlRequest("protect", parsed.GetValue(guest), parsed.GetValue(target).ToString(), Exact(parsed.GetValue(bandwidth))),
+            new ControlRequest(parsed.GetValue(replace) ? "protect-replacing" : "protect", parsed.GetValue(guest), parsed.GetValue(target).ToString(), Exact(parsed.GetValue(bandwidth))),
             ControlCommands.CallLimit,
             cancellation));
         return command;

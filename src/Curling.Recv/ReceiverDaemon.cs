@@ -245,7 +245,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         {
             case "status":
                 return new ControlReply(true) { Receiver = Status() };
-            case "promote" or "promote-unfenced" or "promote-unarbitrated" or "promote-unchecked" or "discard" or "protect" or "switchover":
+            case "promote" or "promote-unfenced" or "promote-unarbitrated" or "promote-unchecked" or "discard" or "protect" or "protect-replacing" or "switchover":
                 if (request.Guest is null || !_sessions.TryGetValue(request.Guest, out GuestSession? session))
                 {
                     if (request is { Command: "discard", Guest: { } forgotten } && _generations.Forget(forgotten))
@@ -272,7 +272,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
                 session.Discard("discarded by the operator");
                 _generations.Forget(session.Guest.Name);
                 return ControlReply.Success($"{session.Guest.Name} is discarded");
-            case "protect":
+            case "protect" or "protect-replacing":
                 ByteRate bandwidth = ByteRate.Max;
                 if (!Endpoint.TryParse(request.Target ?? "", allowPortZero: false, out Endpoint target, out string error)
                     || (request.Bandwidth is { } rate && !ByteRate.TryParse(rate, out bandwidth, out error)))
@@ -280,7 +280,8 @@ internal sealed partial class ReceiverDaemon : BackgroundService
                     return ControlReply.Failed(error);
                 }
 
-                return ControlReply.Success(session.Protect(target, bandwidth));
+                return ControlReply.Success(await session.ProtectAsync(
+                    target, bandwidth, replace: request.Command == "protect-replacing", cancellation));
             case "switchover":
                 return await session.SwitchoverAsync(cancellation);
             default:

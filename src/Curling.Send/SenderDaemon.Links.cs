@@ -16,18 +16,13 @@ namespace Curling.Send;
 /// <summary>Connections to the receiver, and what becomes of the guest's output with and without one.</summary>
 internal sealed partial class SenderDaemon
 {
-    private async Task ConnectAsync()
+    private async Task ConnectAsync(Task before, CancellationToken attempt)
     {
-        using CancellationTokenSource attempt = CancellationTokenSource.CreateLinkedTokenSource(_work.Token);
-        SenderOptions options;
-        lock (_attemptLock)
-        {
-            _attempt = attempt;
-            options = _options;
-        }
-
+        // An attempt that was given up comes to its end first; what it meets then is no news.
+        await before;
         try
         {
+            attempt.ThrowIfCancellationRequested();
             PrimaryGuest guest = _guest!;
             using JsonDocument definition = JsonDocument.Parse(GuestDefinitionReader.Serialize(guest.Definition));
             Hello hello = new(
@@ -48,20 +43,27 @@ internal sealed partial class SenderDaemon
                 RightMilliseconds = _right is null ? 0 : (long)_options.Arbiter!.Ttl.TotalMilliseconds,
             };
             ReceiverLink link = await ReceiverLink.ConnectAsync(
-                options, hello, guest.Files, _pool, WindowBytes, _time, attempt.Token);
-            if (options != _options)
+                _options, hello, guest.Files, _pool, WindowBytes, _time, attempt);
+            await _capturing;
+            if (attempt.IsCancellationRequested)
             {
                 await link.DisposeAsync();
-                throw new OperationCanceledException(attempt.Token);
+                return;
             }
 
-            await _capturing;
             if (link.Replicas is { } replicas)
             {
                 await BeginDisksAsync(guest, link, replicas);
             }
 
             _link = link;
+            if (attempt.IsCancellationRequested)
+            {
+                // Whoever gave it up did so before it was there to be closed.
+                await CloseLinkAsync();
+                return;
+            }
+
             if (_copy is { } copy && link.TakesInbound && !guest.Network.IsEmpty)
             {
                 copy.Attach(link.Connection);
@@ -82,6 +84,11 @@ internal sealed partial class SenderDaemon
             _ = link.Rounds.Ended.ContinueWith(t => Post(link, new SenderInput.LinkLost(t.Result)), TaskScheduler.Default);
             Post(link, new SenderInput.Ready());
         }
+        catch (Exception e) when (attempt.IsCancellationRequested)
+        {
+            // The sender stops, or goes elsewhere.
+            Log.AttemptGivenUp(_log, _options.Target.ToString(), e.Message);
+        }
         catch (RefusedException e)
         {
             Post(null, new SenderInput.Refused(e.Code, e.Message));
@@ -98,18 +105,6 @@ internal sealed partial class SenderDaemon
             }
 
             Post(null, new SenderInput.LinkLost(e.Message));
-        }
-        catch (OperationCanceledException)
-        {
-            // The sender stops, or another standby was named.
-            Post(null, new SenderInput.LinkLost($"the guest is given another standby, at {_options.Target}"));
-        }
-        finally
-        {
-            lock (_attemptLock)
-            {
-                _attempt = null;
-            }
         }
     }
 

@@ -121,19 +121,7 @@ internal sealed partial class SenderDaemon
                     return ControlReply.Failed("the arbiter does not answer, and the receiver needs it to take the guest over; look after etcd first");
                 }
 
-                Post(null, new SenderInput.Switchover());
-                while (_end is null)
-                {
-                    await Task.Delay(10, cancellation);
-                    if (_machine.State == SenderState.Unprotected)
-                    {
-                        return ControlReply.Failed($"the connection was lost during the switchover: {_reason}; see the log");
-                    }
-                }
-
-                return _end.How == SenderEnd.SwitchedOver
-                    ? ControlReply.Success($"{_guest?.Definition.Name}: {_end.Reason}")
-                    : ControlReply.Failed(_end.Reason);
+                return await SwitchOverAsync(cancellation);
             default:
                 return ControlReply.Failed($"a sender does not know the command {request.Command}");
         }
@@ -246,6 +234,13 @@ internal sealed partial class SenderDaemon
         [LoggerMessage(EventName = "NotConnected", Level = LogLevel.Warning,
             Message = "No connection to {Target}: {Reason}. The guest runs unprotected; check that curling-recv runs there. Trying again")]
         public static partial void NotConnected(ILogger log, string target, string reason);
+
+        [LoggerMessage(EventName = "AttemptGivenUp", Level = LogLevel.Debug, Message = "The attempt to connect to {Target} was given up: {Reason}")]
+        public static partial void AttemptGivenUp(ILogger log, string target, string reason);
+
+        [LoggerMessage(EventName = "StandbyGivenUp", Level = LogLevel.Information,
+            Message = "{Guest}: the standby at {Old} is given up, its next one is to be at {Target}")]
+        public static partial void StandbyGivenUp(ILogger log, string guest, string old, string target);
 
         [LoggerMessage(EventName = "RoundSafe", Level = LogLevel.Debug,
             Message = "{Guest}: round {Round} is safe: cut at {CutMicros}, acknowledged at {SafeMicros} µs of the monotonic clock")]

@@ -66,8 +66,6 @@ internal sealed partial class SenderDaemon : BackgroundService
     private IRoundCapture? _capture;
     private ReceiverLink? _link;
     private Task _capturing = Task.CompletedTask;
-    private readonly Lock _attemptLock = new();
-    private CancellationTokenSource? _attempt;
     private Task _connecting = Task.CompletedTask;
     private Task _closing = Task.CompletedTask;
     private SenderOutput.End? _end;
@@ -253,6 +251,7 @@ internal sealed partial class SenderDaemon : BackgroundService
         }
         finally
         {
+            _retarget?.Refused.TrySetResult("its protection has ended");
             Task release = guest.Ended.IsCompleted && _right is { } early ? early.ReleaseAsync(ReleaseLimit) : Task.CompletedTask;
 
             // A handshake that is under way ends first: the receiver must hear how this ended, or it takes it for a loss.
@@ -311,22 +310,6 @@ internal sealed partial class SenderDaemon : BackgroundService
         MinInterval = _options.MinInterval ?? TimeSpan.Zero,
         Interval = SyncsOutput ? _options.MaxInterval : _options.Interval ?? TimeSpan.FromMilliseconds(10),
     };
-
-    /// <summary>Gives the guest another standby: the connection to the one before ends.</summary>
-    internal void Retarget(Endpoint target, ByteRate bandwidth)
-    {
-        _options = _options with { Target = target, Bandwidth = bandwidth };
-        if (_link is { } link)
-        {
-            Post(link, new SenderInput.LinkLost($"the guest is given another standby, at {target}"));
-        }
-
-        // An attempt that is under way goes to the one before.
-        lock (_attemptLock)
-        {
-            _attempt?.Cancel();
-        }
-    }
 
     private void Post(ReceiverLink? link, SenderInput input) => _inputs.Writer.TryWrite((link, input));
 
@@ -412,6 +395,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             input = committed with { IsComplete = guest.Disks.IsComplete(committed.Round) };
         }
 
+        if (input is SenderInput.Switchover && _newAskers.TryDequeue(out TaskCompletionSource<string>? asker))
+        {
+            _switchoverAskers.Add(asker);
+        }
+
         foreach (SenderOutput output in _machine.Step(input, Now))
         {
             Carry(output);
@@ -423,11 +411,24 @@ internal sealed partial class SenderDaemon : BackgroundService
         switch (output)
         {
             case SenderOutput.Connect:
-                _connecting = ConnectAsync();
+                _attempt.Dispose();
+                _attempt = CancellationTokenSource.CreateLinkedTokenSource(_work.Token);
+                _connecting = ConnectAsync(_connecting, _attempt.Token);
                 break;
             case SenderOutput.CloseLink close:
+                _attempt.Cancel();
                 _link?.SayRefusal(close.Reason);
                 _closing = Task.WhenAll(_closing, CloseLinkAsync());
+                break;
+            case SenderOutput.LeaveStandby leave:
+                _closing = Task.WhenAll(_closing, LeaveStandbyAsync(leave, _retarget, Interlocked.Exchange(ref _link, null)));
+                break;
+            case SenderOutput.RetargetRefused refused:
+                TellRetargetRefused(refused.Why);
+                break;
+            case SenderOutput.SwitchoverFailed failed:
+                _switchoverAskers.ForEach(a => a.TrySetResult(failed.Reason));
+                _switchoverAskers.Clear();
                 break;
             case SenderOutput.CaptureRound capture:
                 _captureStarted = Stopwatch.GetTimestamp();

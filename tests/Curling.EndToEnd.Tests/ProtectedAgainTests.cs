@@ -185,6 +185,40 @@ public sealed class ProtectedAgainTests(ITestOutputHelper output)
         await lab.ClearAwayAsync();
     }
 
+    [SkippableFact]
+    public async Task Standby_that_is_replaced_gives_the_guest_up_and_one_that_cannot_be_told_is_not_replaced_unasked()
+    {
+        await using Lab lab = new(output, TestGuests.Qemu("7.2"));
+        Receiver here = await lab.StartReceiverAsync();
+        Receiver old = await lab.StartReceiverAsync();
+        Receiver next = await lab.StartReceiverAsync();
+        Sender first = lab.StartSender(here.Endpoint, TestGuests.WriteBuiltin(lab.Directory, "counter"));
+        await first.UntilFreshRoundAsync();
+        first.Kill();
+        await here.UntilPromotedAsync("counter");
+        Assert.True((await here.ProtectAsync("counter", old.Endpoint)).Ok);
+        await here.UntilProtectedAgainAsync("counter");
+        ControlReply moved = await here.ProtectAsync("counter", next.Endpoint);
+        Assert.True(moved.Ok, moved.Error);
+        await old.UntilAsync("counter", s => s.State == "ended", "has given its standby up");
+        await here.UntilProtectedAgainAsync("counter");
+
+        // A standby that is gone with a round of the guest might come back with it.
+        next.Kill();
+        await next.ExitAsync();
+        await here.UntilAsync("counter", s => s.Next?.State == "unprotected", "runs unprotected");
+        ControlReply refused = await here.ProtectAsync("counter", old.Endpoint);
+        Assert.Contains("curling-recv discard counter", refused.Error);
+        ControlReply forced = await here.ProtectAsync("counter", old.Endpoint, replace: true);
+        Assert.True(forced.Ok, forced.Error);
+        await here.UntilProtectedAgainAsync("counter");
+        here.Kill();
+        SessionStatus promoted = await old.UntilPromotedAsync("counter");
+        Assert.Equal(3, promoted.Generation);
+        SerialLog.AssertOneLife(await new SerialLog(promoted.Serial!).UntilAsync(3));
+        await lab.ClearAwayAsync();
+    }
+
     private static int LeftOfKilled(Lab lab, Sender killed) =>
         Directory.GetDirectories(lab.Memory, $"curling-send-{killed.Pid}-*").Length;
 }

@@ -21,7 +21,9 @@ public sealed class AnyInputsTests
         Gen.Long[-1, 12].Select(r => (SenderInput)new SenderInput.Promoted(r)),
         Gen.Const<SenderInput>(new SenderInput.RightLost("run out")),
         Gen.Const<SenderInput>(new SenderInput.RightBack()),
-        Gen.Const<SenderInput>(new SenderInput.Switchover()));
+        Gen.Const<SenderInput>(new SenderInput.Switchover()),
+        Gen.Bool.Select(f => (SenderInput)new SenderInput.Retarget("another", f)),
+        Gen.Bool.Select(c => (SenderInput)new SenderInput.Retargeted(c)));
 
     private static readonly Gen<ReceiverInput> ReceiverInputs = Gen.OneOf<ReceiverInput>(
         Gen.Int[0, 2_000].Select(ms => (ReceiverInput)new ReceiverInput.Tick(TimeSpan.FromMilliseconds(ms))),

@@ -26,6 +26,8 @@ internal static class Words
         SenderInput.RightBack => "right back",
         SenderInput.Stop => "stop",
         SenderInput.Switchover => "switchover",
+        SenderInput.Retarget retarget => retarget.Force ? "retarget, forced" : "retarget",
+        SenderInput.Retargeted retargeted => retargeted.Changed ? "retargeted" : "not retargeted",
         SenderInput.OutputWaits => "output waits",
         SenderInput.OutputFull => "output is full",
         _ => throw new ArgumentOutOfRangeException(nameof(input), input, "an input without words"),
@@ -46,6 +48,9 @@ internal static class Words
         SenderOutput.ReleaseRight => "give right back",
         SenderOutput.WantRight => "want right",
         SenderOutput.SayGoodbye goodbye => $"goodbye {goodbye.Reason}",
+        SenderOutput.SwitchoverFailed => "switchover failed",
+        SenderOutput.LeaveStandby leave => leave.MustHear ? "leave standby that must hear" : "leave standby",
+        SenderOutput.RetargetRefused refused => $"not retargeted: {refused.Why}",
         SenderOutput.End end => $"end {end.How}",
         _ => throw new ArgumentOutOfRangeException(nameof(output), output, "an output without words"),
     };

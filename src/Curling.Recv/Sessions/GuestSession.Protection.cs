@@ -1,5 +1,6 @@
 using Curling.Hosting.Control;
 using Curling.Hosting.Options;
+using Curling.Qemu.Processes;
 using Curling.Replication.Receiver;
 using Curling.Replication.Sender;
 using Curling.Send;
@@ -21,10 +22,13 @@ internal sealed partial class GuestSession
     /// <summary>Gives the promoted guest a standby, or another one.</summary>
     /// <param name="target">Where a receiver listens.</param>
     /// <param name="bandwidth">The most that is sent per second.</param>
+    /// <param name="replace">Also when the standby that it has cannot be told that it is not wanted any more.</param>
+    /// <param name="cancellation">Gives up waiting.</param>
     /// <returns>What a person is told.</returns>
-    /// <exception cref="OperatorException">The guest does not run here.</exception>
-    public string Protect(Endpoint target, ByteRate bandwidth)
+    /// <exception cref="OperatorException">The guest does not run here, or its standby cannot be given up.</exception>
+    public async Task<string> ProtectAsync(Endpoint target, ByteRate bandwidth, bool replace, CancellationToken cancellation)
     {
+        SenderDaemon known;
         lock (_protecting)
         {
             if (_machine.State != ReceiverState.Promoted || _standby?.Process is not { } process)
@@ -33,42 +37,49 @@ internal sealed partial class GuestSession
                     $"{Guest.Name} is {Name(_machine.State)} here and does not run here: only a promoted guest can be given another standby");
             }
 
-            if (_protection is { } known)
+            if (_protection is null)
             {
-                known.Retarget(target, bandwidth);
-                return $"{Guest.Name}: its standby is to be at {target} from now on";
+                return BeginProtection(process, target, bandwidth);
             }
 
-            if (_right is { Generation: 0 })
-            {
-                // It would be its guest's sender without a right, and could not follow when the right comes, goes, and comes back.
-                throw new OperatorException(
-                    $"{Guest.Name} runs here without the arbiter's right, as its operator said, and can be given a standby when the arbiter has given it the"
-                    + " right: look after etcd (curling-recv status tells), then type this again");
-            }
-
-            SenderDaemon protection = new(
-                new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null)
-                {
-                    Arbiter = _right is null ? null : _options.Arbiter,
-                },
-                _time, _log)
-            {
-                Generation = Generation,
-                Right = _right,
-                Adopt = (network, atCut) =>
-                {
-                    PrimaryGuest guest = PrimaryGuest.Adopt(
-                        _directory, _memory, _disks.Primary, _disks.Definitions, _network, process.Qemu, process.Watch, _standby?.Display, atCut);
-                    _networkEvents.Target = network;
-                    return guest;
-                },
-            };
-            _protection = protection;
-            _protected = RunProtectionAsync(protection);
-            Watch(_protected);
-            return $"{Guest.Name}: generation {Generation} is to have a standby at {target}; curling-recv status tells when it is protected";
+            known = _protection;
         }
+
+        await known.RetargetAsync(target, bandwidth, replace, cancellation);
+        return $"{Guest.Name}: its standby is to be at {target} from now on";
+    }
+
+    private string BeginProtection((QemuProcess Qemu, GuestWatch Watch) process, Endpoint target, ByteRate bandwidth)
+    {
+        if (_right is { Generation: 0 })
+        {
+            // It would be its guest's sender without a right, and could not follow when the right comes, goes, and comes back.
+            throw new OperatorException(
+                $"{Guest.Name} runs here without the arbiter's right, as its operator said, and can be given a standby when the arbiter has given it the"
+                + " right: look after etcd (curling-recv status tells), then type this again");
+        }
+
+        SenderDaemon protection = new(
+            new SenderOptions(target, bandwidth, null, RoundChoice.Auto, null, 0.05, 4, _options.FailureTimeout, null, null)
+            {
+                Arbiter = _right is null ? null : _options.Arbiter,
+            },
+            _time, _log)
+        {
+            Generation = Generation,
+            Right = _right,
+            Adopt = (network, atCut) =>
+            {
+                PrimaryGuest guest = PrimaryGuest.Adopt(
+                    _directory, _memory, _disks.Primary, _disks.Definitions, _network, process.Qemu, process.Watch, _standby?.Display, atCut);
+                _networkEvents.Target = network;
+                return guest;
+            },
+        };
+        _protection = protection;
+        _protected = RunProtectionAsync(protection);
+        Watch(_protected);
+        return $"{Guest.Name}: generation {Generation} is to have a standby at {target}; curling-recv status tells when it is protected";
     }
 
     /// <summary>Moves the guest to its standby.</summary>
@@ -118,9 +129,9 @@ internal sealed partial class GuestSession
 
         try
         {
-            Protect(target, _options.ThenBandwidth);
+            await ProtectAsync(target, _options.ThenBandwidth, replace: false, _cancellation.Token);
         }
-        catch (OperatorException)
+        catch (Exception e) when (e is OperatorException or OperationCanceledException)
         {
             // It has ended again meanwhile.
         }

@@ -155,8 +155,13 @@ public sealed partial class SenderMachine
                 OnRightBack(now);
                 break;
             case SenderInput.Switchover:
-                _switchover = true;
-                _roundAt = now;
+                OnSwitchover(now);
+                break;
+            case SenderInput.Retarget retarget:
+                OnRetarget(retarget, now);
+                break;
+            case SenderInput.Retargeted retargeted:
+                OnRetargeted(retargeted, now);
                 break;
         }
 
@@ -191,6 +196,7 @@ public sealed partial class SenderMachine
     private void BeginCapture()
     {
         bool first = _lastCaptured < _firstOfLink;
+        _standbyMayHold = true;
         RoundKind kind = !_settings.Incremental ? RoundKind.Full : first ? RoundKind.Base : RoundKind.Incremental;
 
         // A switchover waits until the standby is protected: before that there is nothing to promote but this round itself.
@@ -241,7 +247,12 @@ public sealed partial class SenderMachine
                 _out.Add(new SenderOutput.ReleaseAllOutput());
             }
 
-            // Who asked for a switchover sees now that it failed: it must not happen at some later reconnection.
+            // It must not happen at some later reconnection. What a last round under way comes to is told when it is known.
+            if (!_finalSent && !IsCapturingFinal)
+            {
+                FailSwitchover($"the connection was lost during the switchover: {reason}");
+            }
+
             _switchover = false;
             Become(SenderState.Unprotected, reason);
         }
@@ -409,6 +420,7 @@ public sealed partial class SenderMachine
         }
 
         _out.Add(new SenderOutput.ResumeGuest(reason));
+        FailSwitchover($"the switchover came to nothing, and the guest runs on here: {reason}");
     }
 
     private bool Expected(long round, long last, string what, TimeSpan now)

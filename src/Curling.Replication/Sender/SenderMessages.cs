@@ -85,6 +85,15 @@ public abstract record SenderInput
 
     /// <summary>The operator moves the guest to the receiver.</summary>
     public sealed record Switchover : SenderInput;
+
+    /// <summary>The operator gives the guest another standby.</summary>
+    /// <param name="Reason">What the one before is told.</param>
+    /// <param name="Force">Also when the one before cannot be told: the operator has made sure that it does not start the guest.</param>
+    public sealed record Retarget(string Reason, bool Force) : SenderInput;
+
+    /// <summary>The answer to <see cref="SenderOutput.LeaveStandby"/>: connect again, to the new receiver or still to the one before.</summary>
+    /// <param name="Changed">Whether it is the new one.</param>
+    public sealed record Retargeted(bool Changed) : SenderInput;
 }
 
 /// <summary>What the sender's machine asks for, in order.</summary>
@@ -130,6 +139,21 @@ public abstract record SenderOutput
     /// <summary>Tell the receiver that this is a normal end (or a crash of QEMU).</summary>
     public sealed record SayGoodbye(GoodbyeReason Reason, string Text) : SenderOutput;
 
+    /// <summary>The switchover that was asked for does not happen, or came to nothing: who asked is told.</summary>
+    public sealed record SwitchoverFailed(string Reason) : SenderOutput;
+
+    /// <summary>
+    /// The standby is given up for another one: say goodbye to the receiver, if there is a connection, and once it has heard that, take the new target and answer with
+    /// <see cref="SenderInput.Retargeted"/>. Nothing is connected before.
+    /// </summary>
+    /// <param name="Reason">What it is told.</param>
+    /// <param name="MustHear">Whether the receiver may hold a round: then the target is not changed unless it has heard the goodbye.</param>
+    public sealed record LeaveStandby(string Reason, bool MustHear) : SenderOutput;
+
+    /// <summary>The standby stays what it is: who asked for another one is told.</summary>
+    /// <param name="Why">What keeps it.</param>
+    public sealed record RetargetRefused(RetargetRefusal Why) : SenderOutput;
+
     /// <summary>It is over. The guest's QEMU, if it still lives, is ended.</summary>
     public sealed record End(SenderEnd How, string Reason) : SenderOutput;
 }
@@ -151,6 +175,19 @@ public enum SenderState
 
     /// <summary>Nothing more happens.</summary>
     Ended = 5,
+}
+
+/// <summary>Why a guest is not given another standby.</summary>
+public enum RetargetRefusal
+{
+    /// <summary>It is being moved to the one that it has, or to another one already.</summary>
+    Moving = 1,
+
+    /// <summary>
+    /// The standby that it has may hold a round and is not connected: it cannot be told that it must not start the guest, and would, beside
+    /// the one that runs here or with a round that is out of date.
+    /// </summary>
+    NotConnected = 2,
 }
 
 /// <summary>How protection ended.</summary>

@@ -17,6 +17,8 @@ internal sealed class ReceiverLink : IAsyncDisposable
 {
     private static readonly TimeSpan ConnectLimit = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan ReadyLimit = TimeSpan.FromSeconds(90);
+    private static readonly TimeSpan HeardLimit = TimeSpan.FromSeconds(2);
+    private readonly TaskCompletionSource _endedThere = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly FrameConnection _connection;
     private readonly LinkWriter _control;
     private readonly byte[] _buffer = new byte[ProtocolLimits.MaxControlPayload];
@@ -144,8 +146,14 @@ internal sealed class ReceiverLink : IAsyncDisposable
             }
 
             reason = "the receiver closed the connection";
+            _endedThere.TrySetResult();
         }
-        catch (Exception e) when (e is IOException or ProtocolException)
+        catch (IOException e)
+        {
+            reason = e.Message;
+            _endedThere.TrySetResult();
+        }
+        catch (ProtocolException e)
         {
             reason = e.Message;
         }
@@ -172,6 +180,17 @@ internal sealed class ReceiverLink : IAsyncDisposable
     {
         await _control.CompleteAsync(TimeSpan.FromSeconds(2));
         await DisposeAsync();
+    }
+
+    /// <summary>Says goodbye, waits until the receiver closes the connection because of it, and closes.</summary>
+    /// <returns>Whether it did; false when nothing came of it within <see cref="HeardLimit"/>.</returns>
+    public async Task<bool> LeaveAsync(GoodbyeReason reason, string text)
+    {
+        SayGoodbye(reason, text);
+        await _control.CompleteAsync(HeardLimit);
+        bool heard = await Task.WhenAny(_endedThere.Task, Task.Delay(HeardLimit)) == _endedThere.Task;
+        await DisposeAsync();
+        return heard;
     }
 
     /// <inheritdoc/>

@@ -46,7 +46,7 @@ public sealed class SenderRightTests
         story.Happens(new SenderInput.RightLost("given back"));
         story.After(1000);
         Assert.Equal(
-            "want right, release all, hold from 3, resume guest, state Base", story.Happens(new SenderInput.Ready()));
+            "want right, release all, hold from 3, resume guest, switchover failed, state Base", story.Happens(new SenderInput.Ready()));
         Assert.Equal("run guest, capture 3 base", story.Happens(new SenderInput.RightBack()));
     }
 

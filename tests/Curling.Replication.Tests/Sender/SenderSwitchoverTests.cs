@@ -53,7 +53,7 @@ public sealed class SenderSwitchoverTests
         SenderStory story = SenderStory.InProtection();
         story.Happens(new SenderInput.Switchover());
         Assert.Equal(
-            "resume guest, close, release all, state Unprotected",
+            "resume guest, switchover failed, close, release all, state Unprotected",
             story.Happens(new SenderInput.CaptureFailed(2, "QEMU said no")));
         story.After(100);
         Assert.Equal("hold from 3, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
@@ -112,7 +112,7 @@ public sealed class SenderSwitchoverTests
 
         // Nothing else would let it go before the whole first round of the new connection is complete.
         Assert.Equal(
-            "release all, hold from 3, resume guest, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
+            "release all, hold from 3, resume guest, switchover failed, state Base, capture 3 base", story.Happens(new SenderInput.Ready()));
     }
 
     [Fact]
@@ -137,7 +137,7 @@ public sealed class SenderSwitchoverTests
         story.Happens(new SenderInput.LinkLost("cut"));
         story.After(100);
         Assert.Equal("hold from 3, state Base", story.Happens(new SenderInput.Ready()));
-        Assert.Equal("release all, hold from 3, resume guest, capture 3 base", story.Happens(new SenderInput.Captured(2)));
+        Assert.Equal("release all, hold from 3, resume guest, switchover failed, capture 3 base", story.Happens(new SenderInput.Captured(2)));
     }
 
     [Fact]
@@ -191,5 +191,32 @@ public sealed class SenderSwitchoverTests
         story.Happens(new SenderInput.Captured(2));
         Assert.Equal(
             "goodbye QemuCrashed, state Ended, end QemuCrashed", story.Happens(new SenderInput.QemuCrashed("signal 9")));
+    }
+
+    [Fact]
+    public void Asked_just_after_the_connection_was_lost_it_fails_and_never_happens_later()
+    {
+        SenderStory story = SenderStory.InProtection();
+        story.Happens(new SenderInput.LinkLost("cut"));
+        Assert.Equal("switchover failed", story.Happens(new SenderInput.Switchover()));
+        Assert.Equal("connect", story.After(1000));
+        Assert.Equal("hold from 2, state Base, capture 2 base", story.Happens(new SenderInput.Ready()));
+        story.Round(2);
+        Assert.Equal("capture 3 on 2", story.After(10));
+    }
+
+    [Fact]
+    public void Who_asked_hears_of_a_connection_lost_before_the_last_round_and_of_what_became_of_that_only_when_it_is_known()
+    {
+        SenderStory story = SenderStory.InBase();
+        story.Happens(new SenderInput.Switchover());
+        Assert.Equal("close, release all, switchover failed, state Unprotected", story.Happens(new SenderInput.LinkLost("cut")));
+
+        story = SenderStory.InProtection();
+        story.Happens(new SenderInput.Switchover());
+        story.Happens(new SenderInput.Captured(2));
+        Assert.Equal("close, state Unprotected", story.Happens(new SenderInput.LinkLost("cut")));
+        story.After(100);
+        Assert.StartsWith("release all, hold from 3, resume guest, switchover failed", story.Happens(new SenderInput.Ready()), StringComparison.Ordinal);
     }
 }

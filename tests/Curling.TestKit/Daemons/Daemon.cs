@@ -221,7 +221,8 @@ public sealed class Receiver : Daemon
     public Task<ControlReply> PromoteAsync(string guest) => AskAsync("promote", guest);
 
     /// <summary>Gives a promoted guest its next standby.</summary>
-    public Task<ControlReply> ProtectAsync(string guest, string target) => AskAsync("protect", guest, target);
+    public Task<ControlReply> ProtectAsync(string guest, string target, bool replace = false) =>
+        AskAsync(replace ? "protect-replacing" : "protect", guest, target);
 
     /// <summary>Waits until a guest that was promoted here has a standby that follows it, at a round that was cut after this call.</summary>
     public async Task<SessionStatus> UntilProtectedAgainAsync(string guest)
