@@ -106,6 +106,13 @@ internal sealed partial class SenderDaemon
 
             Post(null, new SenderInput.LinkLost(e.Message));
         }
+        catch (Exception e)
+        {
+            // Whatever it was: an attempt that says nothing of its end would be the last one.
+            Log.Unexpected(_log, "connecting to the receiver", e);
+            await CloseLinkAsync();
+            Post(null, new SenderInput.LinkLost($"connecting failed: {e.Message}"));
+        }
     }
 
     /// <summary>Whether a failed attempt is to be told: the same reason only from time to time.</summary>

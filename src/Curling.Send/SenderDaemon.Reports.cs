@@ -235,6 +235,10 @@ internal sealed partial class SenderDaemon
             Message = "No connection to {Target}: {Reason}. The guest runs unprotected; check that curling-recv runs there. Trying again")]
         public static partial void NotConnected(ILogger log, string target, string reason);
 
+        [LoggerMessage(EventName = "Unexpected", Level = LogLevel.Error,
+            Message = "Something unexpected happened while {Doing}; it is taken for a failure of that, and the guest runs on. Please report it")]
+        public static partial void Unexpected(ILogger log, string doing, Exception exception);
+
         [LoggerMessage(EventName = "AttemptGivenUp", Level = LogLevel.Debug, Message = "The attempt to connect to {Target} was given up: {Reason}")]
         public static partial void AttemptGivenUp(ILogger log, string target, string reason);
 

@@ -101,6 +101,12 @@ internal sealed partial class SenderDaemon
 
             Post(null, new SenderInput.CaptureFailed(round, reason));
         }
+        catch (Exception e)
+        {
+            // A round that neither is captured nor fails would hold the guest's output for ever.
+            Log.Unexpected(_log, $"capturing round {round}", e);
+            Post(null, new SenderInput.CaptureFailed(round, $"round {round} could not be captured: {e.Message}"));
+        }
     }
 
     /// <summary>Chooses the rest before the next round so that pauses keep to their share of the guest's time.</summary>

@@ -269,7 +269,9 @@ internal sealed partial class SenderDaemon : BackgroundService
             await CloseLinkAsync();
             await release;
             await _work.CancelAsync();
-            await Task.WhenAll(_connecting, _closing, _releasing);
+
+            // The guest's end comes before anything that may have failed is looked at.
+            await Task.WhenAll(_connecting, _closing, _releasing).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             await guest.Qemu.DisposeAsync();
             if (_end is { How: SenderEnd.GuestShutdown or SenderEnd.Stopped })
             {
@@ -277,7 +279,7 @@ internal sealed partial class SenderDaemon : BackgroundService
                 await guest.Network.LeaveAsync(LastWords);
             }
 
-            await _capturing;
+            await _capturing.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             if (_capture is not null)
             {
                 await _capture.DisposeAsync();

@@ -315,9 +315,14 @@ public sealed partial class RightKeeper : IAsyncDisposable
                 bool good = await RenewAsync();
                 wait = good ? _arbiter.Ttl / 3 : RetryEvery;
             }
-            catch (OperationCanceledException)
+            catch (OperationCanceledException) when (_cancellation.IsCancellationRequested)
             {
                 return;
+            }
+            catch (OperationCanceledException)
+            {
+                // A call's own, not the end of this: without renewals the guest would be stopped for good.
+                wait = RetryEvery;
             }
         }
     }

@@ -191,6 +191,13 @@ internal sealed partial class GuestSession
             _unfinished = content;
             Post(null, new ReceiverInput.CommitFailed(end.Round, e.Message));
         }
+        catch (Exception e)
+        {
+            // A commit that never ends would hold the primary's output for ever.
+            Log.Unexpected(_log, Guest.Name, $"round {end.Round} was committed", e);
+            _unfinished = content;
+            Post(null, new ReceiverInput.CommitFailed(end.Round, e.Message));
+        }
     }
 
     private void CommitDisks(IReadOnlyList<Chunk> chunks, RoundEnd end) => _disks.Commit(
@@ -300,9 +307,14 @@ internal sealed partial class GuestSession
                 Watch(ProtectNextAsync(target));
             }
         }
-        catch (Exception e) when (e is QemuException or IOException or OperationCanceledException or InvalidOperationException
-            or System.Net.Sockets.SocketException)
+        catch (Exception e)
         {
+            if (e is not (QemuException or IOException or OperationCanceledException or InvalidOperationException
+                or System.Net.Sockets.SocketException))
+            {
+                Log.Unexpected(_log, Guest.Name, "the standby was promoted", e);
+            }
+
             _failedUnspoilt = !_mayHaveRun;
             if (_failedUnspoilt && _machine.HasRight)
             {
@@ -384,6 +396,10 @@ internal sealed partial class GuestSession
 
     private static partial class Log
     {
+        [LoggerMessage(EventName = "Unexpected", Level = LogLevel.Error,
+            Message = "{Guest}: something unexpected happened while {Doing}; it is taken for a failure of that. Please report it")]
+        public static partial void Unexpected(ILogger log, string guest, string doing, Exception exception);
+
         [LoggerMessage(EventName = "RoundKept", Level = LogLevel.Warning,
             Message = "{Guest}: round {Round} is kept. Mend what failed and start this receiver again with the same --listen: then the sender goes on"
                 + " from it, or curling-recv promote {Guest} starts it; to give it up: curling-recv discard {Guest}")]

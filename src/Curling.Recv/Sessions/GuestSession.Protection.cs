@@ -145,7 +145,8 @@ internal sealed partial class GuestSession
             await protection.StopAsync(CancellationToken.None);
         }
 
-        await _protected;
+        // What became of it is told there; the guest's QEMU must be freed in any case.
+        await _protected.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     private static partial class Log

@@ -19,6 +19,7 @@ namespace Curling.Replication.Sender;
 public sealed partial class SenderMachine
 {
     private static readonly TimeSpan FreshGuest = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan LateLook = TimeSpan.FromSeconds(5);
     private readonly SenderSettings _settings;
     private readonly List<SenderOutput> _out = [];
     private SenderState _state = SenderState.Starting;
@@ -40,6 +41,7 @@ public sealed partial class SenderMachine
     private long _nextRound = 1;
     private (long Bytes, long Completed, long Committed) _progress;
     private TimeSpan _progressAt;
+    private TimeSpan _lookedAt;
 
     /// <summary>Creates a machine at rest: it waits for <see cref="SenderInput.GuestStarted"/>.</summary>
     public SenderMachine(SenderSettings settings)
@@ -347,9 +349,12 @@ public sealed partial class SenderMachine
             return;
         }
 
+        // Our own lateness is not the peer's.
+        bool isLate = now - _lookedAt > LateLook;
+        _lookedAt = now;
         (long, long, long) progress = (bytes, _lastCompleted, _lastCommitted);
         bool isOwed = _lastCaptured >= _firstOfLink && _lastCommitted < _lastCaptured;
-        if (!isOwed || progress != _progress)
+        if (isLate || !isOwed || progress != _progress)
         {
             _progress = progress;
             _progressAt = now;
