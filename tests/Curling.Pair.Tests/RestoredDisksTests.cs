@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Curling.Hosting.Options;
+using Curling.Hosting.Transport;
 using Curling.Linux.Memory;
 using Curling.Linux.Storage;
 using Curling.Protocol;
