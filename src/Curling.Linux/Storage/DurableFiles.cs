@@ -13,6 +13,10 @@ public static partial class DurableFiles
     private const int OpenDirectory = 0x10000; // O_DIRECTORY of x86-64; O_RDONLY is 0
     private const int OpenCloseOnExec = 0x80000;
     private const int Interrupted = 4;
+    private const int Again = 11;
+    private const int SetLease = 1024; // F_SETLEASE
+    private const int WriteLease = 1; // F_WRLCK
+    private const int NoLease = 2; // F_UNLCK
 
     /// <summary>The id that the kernel took when it started: as long as it stays, no write to a file was lost by a reboot.</summary>
     public static Guid BootId { get; } = Guid.Parse(File.ReadAllText("/proc/sys/kernel/random/boot_id").AsSpan().Trim());
@@ -35,6 +39,37 @@ public static partial class DurableFiles
                     return error;
                 }
             }
+        }
+        finally
+        {
+            if (added)
+            {
+                file.DangerousRelease();
+            }
+        }
+    }
+
+    /// <summary>
+    /// Whether anybody else on this host has a file open, this process included: only then the kernel refuses a write lease (fcntl(2)).
+    /// </summary>
+    /// <returns>False also where that cannot be told: network filesystems, another user's file.</returns>
+    public static bool IsOpenElsewhere(SafeFileHandle file)
+    {
+        bool added = false;
+        try
+        {
+            file.DangerousAddRef(ref added);
+            int descriptor = (int)file.DangerousGetHandle();
+
+            // Safety: plain integers; the descriptor stays open while the reference is held.
+            if (fcntl(descriptor, SetLease, WriteLease) != 0)
+            {
+                return Marshal.GetLastPInvokeError() == Again;
+            }
+
+            // Safety: as above.
+            _ = fcntl(descriptor, SetLease, NoLease);
+            return false;
         }
         finally
         {
@@ -71,6 +106,9 @@ public static partial class DurableFiles
 
     [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int open(string path, int flags);
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int fcntl(int descriptor, int command, nint argument);
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int fsync(int descriptor);

@@ -119,12 +119,13 @@ public sealed unsafe class ImageFile : IDisposable
             return 0;
         }
 
+        using Held held = new(_handle);
         fixed (byte* start = into)
         {
             Interop.IoVector vector = new() { Base = start, Length = (nuint)into.Length };
 
             // Safety: the kernel writes at most into.Length bytes.
-            nint got = Interop.preadv2(Descriptor, &vector, 1, offset, Interop.NoWait);
+            nint got = Interop.preadv2(held.Descriptor, &vector, 1, offset, Interop.NoWait);
             if (got >= 0)
             {
                 return (int)got;
@@ -142,13 +143,14 @@ public sealed unsafe class ImageFile : IDisposable
     /// <summary>Fills a buffer.</summary>
     public void Read(long offset, Span<byte> into)
     {
+        using Held held = new(_handle);
         fixed (byte* start = into)
         {
             int done = 0;
             while (done < into.Length)
             {
                 // Safety: the kernel writes at most what is left of the buffer.
-                nint got = Interop.pread(Descriptor, start + done, (nuint)(into.Length - done), offset + done);
+                nint got = Interop.pread(held.Descriptor, start + done, (nuint)(into.Length - done), offset + done);
                 if (got > 0)
                 {
                     done += (int)got;
@@ -168,13 +170,14 @@ public sealed unsafe class ImageFile : IDisposable
     /// <summary>Writes all of a buffer.</summary>
     public void Write(long offset, ReadOnlySpan<byte> data)
     {
+        using Held held = new(_handle);
         fixed (byte* start = data)
         {
             int done = 0;
             while (done < data.Length)
             {
                 // Safety: the kernel reads at most what is left of the buffer.
-                nint put = Interop.pwrite(Descriptor, start + done, (nuint)(data.Length - done), offset + done);
+                nint put = Interop.pwrite(held.Descriptor, start + done, (nuint)(data.Length - done), offset + done);
                 if (put > 0)
                 {
                     done += (int)put;
@@ -204,7 +207,8 @@ public sealed unsafe class ImageFile : IDisposable
     /// <summary>Makes what was written safe from a loss of power.</summary>
     public void Sync()
     {
-        while (Interop.fdatasync(Descriptor) < 0)
+        using Held held = new(_handle);
+        while (Interop.fdatasync(held.Descriptor) < 0)
         {
             if (Marshal.GetLastPInvokeError() != Interop.Interrupted)
             {
@@ -243,7 +247,8 @@ public sealed unsafe class ImageFile : IDisposable
 
     private bool TryAllocate(int mode, long offset, long length, string what)
     {
-        while (Interop.fallocate(Descriptor, mode, offset, length) < 0)
+        using Held held = new(_handle);
+        while (Interop.fallocate(held.Descriptor, mode, offset, length) < 0)
         {
             switch (Marshal.GetLastPInvokeError())
             {
@@ -282,4 +287,21 @@ public sealed unsafe class ImageFile : IDisposable
 
     private StorageException InUse() => new(
         StorageErrorKind.InUse, $"{Path} is in use by another program (a QEMU, qemu-nbd or another Curling has locked it); end that one first");
+
+    /// <summary>Keeps the descriptor from being closed, and another file from getting its number, while a call uses it that may be told to end.</summary>
+    private readonly ref struct Held
+    {
+        private readonly SafeFileHandle _handle;
+
+        public Held(SafeFileHandle handle)
+        {
+            bool added = false;
+            handle.DangerousAddRef(ref added);
+            _handle = handle;
+        }
+
+        public int Descriptor => (int)_handle.DangerousGetHandle();
+
+        public void Dispose() => _handle.DangerousRelease();
+    }
 }

@@ -30,6 +30,8 @@ internal static unsafe partial class Interop
     internal const int MessageNoSignal = 0x4000;
     internal const int EmptyPath = 0x1000;
     internal const uint StatxType = 1;
+    internal const uint StatxBasic = 0x7FF;
+    internal const int WorkingDirectory = -100;
 
     internal const int NotPermitted = 1;
     internal const int NoEntry = 2;
@@ -117,11 +119,35 @@ internal static unsafe partial class Interop
         public int Process;
     }
 
-    /// <summary>The kernel's <c>struct statx</c>, of which the type of the file is used here.</summary>
+    /// <summary>The kernel's <c>struct statx</c>, as far as it is used here.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 256)]
     internal struct FileFacts
     {
         [FieldOffset(28)]
         public ushort Mode;
+
+        [FieldOffset(32)]
+        public ulong Inode;
+
+        [FieldOffset(40)]
+        public ulong Bytes;
+
+        [FieldOffset(96)]
+        public long ChangedSeconds;
+
+        [FieldOffset(104)]
+        public uint ChangedNanoseconds;
+
+        [FieldOffset(128)]
+        public uint IsDeviceMajor;
+
+        [FieldOffset(132)]
+        public uint IsDeviceMinor;
+
+        [FieldOffset(136)]
+        public uint OnDeviceMajor;
+
+        [FieldOffset(140)]
+        public uint OnDeviceMinor;
     }
 }

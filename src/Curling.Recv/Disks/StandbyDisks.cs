@@ -25,6 +25,8 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     private readonly Guid _session;
     private readonly ILogger _log;
     private readonly DiskDigestLog? _digests;
+    private readonly bool[] _hasBegun;
+    private Task _safe = Task.CompletedTask;
     private readonly DiskRun[] _runs = new DiskRun[ProtocolLimits.MaxRuns];
 
     private StandbyDisks(string guest, Guid session, Disk[] disks, DiskDigestLog? digests, ILogger log)
@@ -33,6 +35,7 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         _guest = guest;
         _session = session;
         _disks = disks;
+        _hasBegun = new bool[disks.Length];
         _log = log;
         Primary = new GuestDisks(guest, [], [], log);
     }
@@ -72,8 +75,10 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     /// <param name="hello">What its sender said of the disks.</param>
     /// <param name="directory">Where QEMU looks for the exports.</param>
     /// <param name="log">Where to log.</param>
+    /// <param name="restoring">They belong to a session that was left: they must be there, and nothing takes the place of anything.</param>
     /// <exception cref="IOException">A replica cannot be used; the message says which and why.</exception>
-    public static StandbyDisks Open(ReceiverOptions options, GuestDefinition guest, Hello hello, string directory, ILogger log)
+    public static StandbyDisks Open(
+        ReceiverOptions options, GuestDefinition guest, Hello hello, string directory, ILogger log, bool restoring = false)
     {
         List<Disk> disks = [];
         try
@@ -81,7 +86,7 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
             for (int i = 0; i < guest.Disks.Count; i++)
             {
                 string path = guest.Disks[i].StandbyPath ?? Path.Combine(options.ReplicaDirectory, $"{guest.Name}-disk{i}.img");
-                disks.Add(Open(options, path, guest.Disks[i].ReadOnly, hello.Disks[i], i, directory, log));
+                disks.Add(Open(options, path, guest.Disks[i].ReadOnly, hello.Disks[i], i, directory, log, restoring));
                 if (disks[i].Replica.Distrust is { } why)
                 {
                     Log.StartsAnew(log, guest.Name, disks[i].IsOfEarlierLife ? $"{path} is the disk of an earlier life of the guest" : why);
@@ -102,6 +107,12 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         }
     }
 
+    /// <summary>Why the replicas do not stand at a round, for people; null when they do.</summary>
+    /// <param name="round">The round.</param>
+    /// <param name="isApplied">Whether it is theirs already; otherwise, whether <see cref="Commit"/> of it makes it that.</param>
+    public string? WhyNotAt(long round, bool isApplied) =>
+        _disks.Select(d => d.Replica.WhyNotAt(_session, round, isApplied)).FirstOrDefault(why => why is not null);
+
     /// <summary>Applies a round's part of the disks and notes that they stand at it. Doing it again gives the same.</summary>
     /// <param name="round">The round.</param>
     /// <param name="isComplete">Whether the guest can be started from it.</param>
@@ -114,23 +125,32 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
             return;
         }
 
-        foreach (Disk disk in _disks)
-        {
-            disk.Replica.BeginRound(_session, round);
-        }
-
+        Array.Clear(_hasBegun);
         for (int i = 0; payloads(i, out ReadOnlySpan<byte> payload); i++)
         {
             DataPrefix prefix = DataPrefix.Read(payload);
             if (prefix.Section == SectionKind.Disk)
             {
+                if (!_hasBegun[prefix.Block])
+                {
+                    _disks[prefix.Block].Replica.BeginRound(_session, round);
+                    _hasBegun[prefix.Block] = true;
+                }
+
                 Apply(payload, prefix);
             }
         }
 
-        foreach (Disk disk in _disks)
+        for (int i = 0; i < _disks.Length; i++)
         {
-            disk.Replica.Commit(isComplete);
+            if (_hasBegun[i])
+            {
+                _disks[i].Replica.Commit(isComplete);
+            }
+            else
+            {
+                _disks[i].Replica.Pass(_session, round, isComplete);
+            }
         }
 
         if (isComplete)
@@ -156,7 +176,7 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
             {
                 Guid history = Guid.NewGuid();
                 disks.Add(PrimaryDisk.Track(
-                    disk.Replica.Path, disk.Image, history,
+                    _guest, disk.Replica.Path, disk.Image, history,
                     [.. disk.Ancestors.Append(disk.Replica.Identity.HistoryId).TakeLast(ProtocolLimits.MaxAncestors)]));
                 disk.IsTracked = true;
                 histories.Add(history);
@@ -175,9 +195,26 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         }
     }
 
+    /// <summary>After the promotion, while the guest runs: makes what the replicas hold safe from a loss of power, without being waited for.</summary>
+    public void MakeSafe() => _safe = Task.Run(() =>
+    {
+        foreach (Disk disk in _disks)
+        {
+            try
+            {
+                disk.Replica.MakeSafe();
+            }
+            catch (DiskException e)
+            {
+                Log.NotSafe(_log, _guest, e.Message);
+            }
+        }
+    });
+
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
+        await _safe;
         Primary.LinkLost();
         foreach (Disk disk in _disks)
         {
@@ -194,14 +231,22 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
     }
 
     private static Disk Open(
-        ReceiverOptions options, string path, bool readOnly, HelloDisk hello, int index, string directory, ILogger log)
+        ReceiverOptions options, string path, bool readOnly, HelloDisk hello, int index, string directory, ILogger log, bool restoring)
     {
-        Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        if (!restoring)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        }
 
         // A replica of an earlier life of the same disk may go: the guest has gone on elsewhere since.
-        bool isAncestor = ReplicaDisk.ReadHistory(path) is { } known && hello.Ancestors.Contains(known);
+        bool isAncestor = !restoring && ReplicaDisk.ReadHistory(path) is { } known && hello.Ancestors.Contains(known);
         ReplicaDisk replica = ReplicaDisk.Open(
-            path, new ReplicaOptions(hello.Length, hello.History, options.ReplicaSync, options.ReplaceReplica || isAncestor, DurableFiles.BootId));
+            path,
+            new ReplicaOptions(
+                hello.Length, hello.History, options.ReplicaSync, !restoring && (options.ReplaceReplica || isAncestor), DurableFiles.BootId)
+            {
+                MustExist = restoring,
+            });
         RawImage? image = null;
         try
         {
@@ -291,6 +336,10 @@ internal sealed partial class StandbyDisks : IAsyncDisposable
         [LoggerMessage(EventName = "ReplicaStartsAnew", Level = LogLevel.Warning,
             Message = "{Guest}: {Reason}. All of the disk is copied again; the guest is protected when that is complete")]
         public static partial void StartsAnew(ILogger log, string guest, string reason);
+
+        [LoggerMessage(EventName = "DiskNotSafe", Level = LogLevel.Error,
+            Message = "{Guest}: what its disk held when it was promoted may be lost with the power of this host: {Reason}. Look after that disk")]
+        public static partial void NotSafe(ILogger log, string guest, string reason);
     }
 }
 

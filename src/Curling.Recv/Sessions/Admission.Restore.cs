@@ -56,7 +56,7 @@ internal sealed partial class Admission
                 throw new IOException($"{memory.Path} has {memory.Length} bytes, the guest {guest.MemoryBytes}");
             }
 
-            disks = StandbyDisks.Open(options, guest, file.Hello, directory.RuntimePath, log);
+            disks = StandbyDisks.Open(options, guest, file.Hello, directory.RuntimePath, log, restoring: true);
             restored = RestoredSession.Replay(directory.MemoryPath, file, memory, disks);
             if (restored is null)
             {
@@ -70,7 +70,14 @@ internal sealed partial class Admission
             sessions[guest.Name] = new GuestSession(
                 options, guest, file.Hello, Launch(guest, file.Hello, directory, memory), directory, memory, disks, startStandby, generations, arbiter, time,
                 log, restored);
-            Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
+            if (restored.DisksDiffer is { } differ)
+            {
+                Log.RestoredInPart(log, guest.Name, restored.Last.Round, differ);
+            }
+            else
+            {
+                Log.Restored(log, guest.Name, restored.Last.Round, (time.GetUtcNow() - restored.Last.At).TotalSeconds);
+            }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or QemuException or GuestDefinitionException
             or OperatorException or RefusedException)
@@ -104,6 +111,11 @@ internal sealed partial class Admission
                 + " guest may have run on since. If the primary is lost, make sure that it does not run, then type: curling-recv promote"
                 + " {Guest} (or discard {Guest})")]
         public static partial void Restored(ILogger log, string guest, long round, double seconds);
+
+        [LoggerMessage(EventName = "SessionRestoredInPart", Level = LogLevel.Warning,
+            Message = "{Guest}: found at round {Round}, which it CANNOT be started from: {Reason}. The disks went on without this memory, or were put"
+                + " back; it waits for its sender")]
+        public static partial void RestoredInPart(ILogger log, string guest, long round, string reason);
 
         [LoggerMessage(EventName = "SessionNotRestored", Level = LogLevel.Warning,
             Message = "What an earlier receiver left in {Directory} cannot be taken up: {Reason}. If you do not need it, delete it")]

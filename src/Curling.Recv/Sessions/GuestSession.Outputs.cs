@@ -294,6 +294,7 @@ internal sealed partial class GuestSession
             Forget();
             _network.Open(_inbound.TakeSent());
             await standby.RunAsync(_cancellation.Token);
+            _disks.MakeSafe();
             await FaultPoint.HitAsync(FaultPoint.PromoteRunning);
             GuardGuest(standby);
             _network.Pass(_inbound.Take());

@@ -122,7 +122,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
                 _machine = new ReceiverMachine(settings, restored.Last.Round, !restored.Last.IsIncomplete);
                 _committed = restored.Committed;
                 _journal = restored.Journal;
-                _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}";
+                _reason = $"the receiver was started anew; round {restored.Last.Round} is from {restored.Last.At:u}"
+                    + (restored.DisksDiffer is { } differ ? $"; the guest cannot be started from it: {differ}" : "");
             }
 
             _pool = new ChunkPool(DataFrame.ChunkBytes, MaxRoundBytes, Path.Combine(directory.MemoryPath, PrefetchFile));

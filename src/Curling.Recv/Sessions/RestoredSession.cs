@@ -15,6 +15,9 @@ namespace Curling.Recv.Sessions;
 /// <param name="Journal">The journal, to go on with.</param>
 internal sealed record RestoredSession(SessionFile File, JournalRecord Last, CommittedState Committed, RoundJournal Journal)
 {
+    /// <summary>Why the guest cannot be started from the round although it was whole: its disks stand elsewhere. Null when they do not.</summary>
+    public string? DisksDiffer { get; init; }
+
     /// <summary>
     /// Brings a session's memory to its last round: one that was being put into memory is put there again, from the buffer.
     /// </summary>
@@ -37,10 +40,18 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
                 return null;
             }
 
+            // Since that receiver died another one may have gone on with the replicas.
             string prefetch = Path.Combine(directory, GuestSession.PrefetchFile);
-            if (last.ToApply.Count > 0)
+            bool isApplied = last.ToApply.Count == 0;
+            string? differ = isApplied && last.IsIncomplete ? null : disks.WhyNotAt(last.Round, isApplied);
+            if (differ is not null)
             {
-                Apply(directory, file.Hello.Blocks, last, memory, disks, prefetch);
+                last = last with { IsIncomplete = true };
+            }
+
+            if (!isApplied)
+            {
+                Apply(directory, file.Hello.Blocks, last, memory, disks, differ is null, prefetch);
                 last = last with { ToApply = [] };
                 journal.Write(last);
             }
@@ -48,7 +59,7 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
             committed.Restore(last);
             System.IO.File.Delete(prefetch);
             StreamFile.DeleteOthers(directory, last.StateFile);
-            return new RestoredSession(file, last, committed, journal);
+            return new RestoredSession(file, last, committed, journal) { DisksDiffer = differ };
         }
         catch
         {
@@ -60,7 +71,7 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
 
     private static void Apply(
         string directory, IReadOnlyList<HelloBlock> named, JournalRecord last, SharedMapping memory, StandbyDisks disks,
-        string prefetch)
+        bool withDisks, string prefetch)
     {
         List<SharedMapping> shadows = [];
         try
@@ -101,6 +112,11 @@ internal sealed record RestoredSession(SessionFile File, JournalRecord Last, Com
                     MemoryRun.Check(payload, prefix, prefix.Block < pages.Length ? pages[prefix.Block] : 0);
                     RoundApplier.ApplyMemory(payload, blocks);
                 }
+            }
+
+            if (!withDisks)
+            {
+                return;
             }
 
             disks.Commit(last.Round, !last.IsIncomplete, (int i, out ReadOnlySpan<byte> payload) =>

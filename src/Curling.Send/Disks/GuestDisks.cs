@@ -81,7 +81,7 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         {
             foreach (DiskDefinition definition in guest.Disks)
             {
-                PrimaryDisk disk = await PrimaryDisk.OpenAsync(definition, directory, cancellation);
+                PrimaryDisk disk = await PrimaryDisk.OpenAsync(guest.Name, definition, directory, cancellation);
                 disks.Add(disk);
                 exports.Add(NbdServer.Start(QemuCommandLine.DiskSocket(directory, exports.Count), $"disk{exports.Count}", disk.Disk, log));
             }

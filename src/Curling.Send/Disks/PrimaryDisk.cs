@@ -8,21 +8,16 @@ using Curling.Storage.Tracking;
 namespace Curling.Send.Disks;
 
 /// <summary>One disk of a guest that runs here: its image, and what of it the standby does not have.</summary>
-/// <remarks>Owns the image and the map of its changes.</remarks>
+/// <remarks>Owns the image and the map of its changes. Thread-safe.</remarks>
 internal sealed class PrimaryDisk : IAsyncDisposable
 {
     /// <summary>What stands behind an image's name in that of the map of its changes.</summary>
     public const string MapSuffix = ".curling-map";
 
-    // The map is touched every second; the clock of a filesystem may be this coarse and late.
-    private static readonly TimeSpan TouchSlack = TimeSpan.FromSeconds(5);
-    private readonly ChangeMap _map;
-
-    private PrimaryDisk(string path, TrackedDisk disk, ChangeMap map, IReadOnlyList<Guid> ancestors)
+    private PrimaryDisk(string path, TrackedDisk disk, IReadOnlyList<Guid> ancestors)
     {
         Path = path;
         Disk = disk;
-        _map = map;
         Ancestors = ancestors;
     }
 
@@ -42,25 +37,21 @@ internal sealed class PrimaryDisk : IAsyncDisposable
     public HelloDisk Hello => new(Disk.Length, Disk.Map.Record.HistoryId, Ancestors);
 
     /// <summary>Opens a disk of a guest that is started here.</summary>
+    /// <param name="guest">The guest's name.</param>
     /// <param name="definition">The disk.</param>
     /// <param name="directory">A directory that only this user can enter, for sockets.</param>
     /// <param name="cancellation">Gives the opening up.</param>
     /// <exception cref="DiskException">The image or its map cannot be used; the message says why.</exception>
-    public static async Task<PrimaryDisk> OpenAsync(DiskDefinition definition, string directory, CancellationToken cancellation)
+    public static async Task<PrimaryDisk> OpenAsync(string guest, DiskDefinition definition, string directory, CancellationToken cancellation)
     {
+        // Before it is opened: what QEMU's tools write to it then is ours.
+        FileStamp? found = FileStamp.Of(definition.Path);
         IDiskBackend image = await DiskImages.OpenAsync(
             definition.Path, Enum.Parse<ImageFormat>(definition.Format, ignoreCase: true), definition.ReadOnly, directory, cancellation);
         try
         {
-            string path = definition.Path + MapSuffix;
-            Guid history = ChangeMap.ReadHistory(path) ?? Guid.NewGuid();
-            if (WasChangedSince(definition.Path, path))
-            {
-                // Somebody else wrote to it: what the map says is no more true.
-                File.Delete(path);
-            }
-
-            return Track(definition.Path, image, history, []);
+            Guid history = ChangeMap.ReadHistory(MapPath(guest, definition.Path, image)) ?? Guid.NewGuid();
+            return Track(guest, definition.Path, image, history, [], found);
         }
         catch
         {
@@ -69,38 +60,28 @@ internal sealed class PrimaryDisk : IAsyncDisposable
         }
     }
 
-    /// <summary>Takes over an image that was a standby's replica until now.</summary>
+    /// <summary>Takes over an image, for example one that was a standby's replica until now.</summary>
+    /// <param name="guest">The guest's name.</param>
     /// <param name="path">The image.</param>
     /// <param name="image">The same, open; owned here from now on.</param>
-    /// <param name="history">Its new history.</param>
+    /// <param name="history">Its history.</param>
     /// <param name="ancestors">The histories before.</param>
+    /// <param name="found">How the file looked before it was opened; null when its changes were not followed by a map before.</param>
     /// <exception cref="DiskException">The map of its changes cannot be made.</exception>
-    public static PrimaryDisk Track(string path, IDiskBackend image, Guid history, IReadOnlyList<Guid> ancestors)
+    public static PrimaryDisk Track(
+        string guest, string path, IDiskBackend image, Guid history, IReadOnlyList<Guid> ancestors, FileStamp? found = null)
     {
-        ChangeMap map = ChangeMap.Open(path + MapSuffix, image.Length, history, DurableFiles.BootId);
-        return new PrimaryDisk(path, new TrackedDisk(image, map, new TrackedDiskOptions()), map, ancestors);
+        ChangeMap map = ChangeMap.Open(MapPath(guest, path, image), image.Length, history, DurableFiles.BootId, found ?? FileStamp.Of(path));
+        return new PrimaryDisk(path, new TrackedDisk(image, map, new TrackedDiskOptions { ImagePath = path }), ancestors);
     }
 
     /// <summary>Notes that whatever the image's last change is until now was seen.</summary>
-    public void Touch()
-    {
-        try
-        {
-            File.SetLastWriteTimeUtc(_map.Path, DateTime.UtcNow);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // A map that looks old is not trusted when it is opened next: all of the disk travels then.
-        }
-    }
+    public void Touch() => Disk.See();
 
     /// <inheritdoc/>
-    public ValueTask DisposeAsync()
-    {
-        Touch();
-        return Disk.DisposeAsync();
-    }
+    public ValueTask DisposeAsync() => Disk.DisposeAsync();
 
-    private static bool WasChangedSince(string image, string map) =>
-        File.Exists(map) && File.GetLastWriteTimeUtc(image) > File.GetLastWriteTimeUtc(map) + TouchSlack;
+    // An image that is only read may be several guests', each of which has a replica of its own.
+    private static string MapPath(string guest, string path, IDiskBackend image) =>
+        image.IsReadOnly ? $"{path}.{guest}{MapSuffix}" : path + MapSuffix;
 }

@@ -9,7 +9,11 @@ namespace Curling.Storage.Replica;
 /// <param name="Sync">When bytes must be safe from a loss of power.</param>
 /// <param name="Replace">What is there is given up if it is not this replica (<c>--replace-replica</c>).</param>
 /// <param name="BootId">This start of the kernel (<see cref="DurableFiles.BootId"/>).</param>
-public sealed record ReplicaOptions(long Length, Guid HistoryId, ReplicaSync Sync, bool Replace, Guid BootId);
+public sealed record ReplicaOptions(long Length, Guid HistoryId, ReplicaSync Sync, bool Replace, Guid BootId)
+{
+    /// <summary>Whether there must be one: none is made, and none begins anew.</summary>
+    public bool MustExist { get; init; }
+}
 
 /// <summary>A disk's copy on the standby's host: a sparse raw file, and beside it a record of which round it is at.</summary>
 /// <remarks>
@@ -20,7 +24,7 @@ public sealed record ReplicaOptions(long Length, Guid HistoryId, ReplicaSync Syn
 /// <para>Not thread-safe. The record is locked while this is open, so that two receivers never apply to one replica; the file itself
 /// may be opened otherwise, for example by what exports it to a QEMU.</para>
 /// </remarks>
-public sealed class ReplicaDisk : IDisposable
+public sealed partial class ReplicaDisk : IDisposable
 {
     private const int NoSpace = 28; // ENOSPC, as the base library hands it on
     private const int NotSupported = 95; // EOPNOTSUPP
@@ -55,6 +59,9 @@ public sealed class ReplicaDisk : IDisposable
     /// <summary>Why what was there was given up when it was opened, for people; null when it was not.</summary>
     public string? Distrust { get; private set; }
 
+    /// <summary>How often the device was waited for, for tests.</summary>
+    internal int Flushes { get; private set; }
+
     /// <summary>The file beside a replica.</summary>
     public static string RecordPath(string path) => path + ".curling-replica";
 
@@ -88,7 +95,9 @@ public sealed class ReplicaDisk : IDisposable
         {
             if (!File.Exists(path))
             {
-                return Create(path, options, null);
+                return options.MustExist
+                    ? throw new ReplicaRefusedException($"{path}: the replica is not there")
+                    : Create(path, options, null);
             }
 
             string? refusal = Check(path, options, out ReplicaRecord? record, out long sequence);
@@ -100,12 +109,17 @@ public sealed class ReplicaDisk : IDisposable
                         $"{path}: {refusal}; nothing of it was changed. Name another path, or replace it with --replace-replica");
             }
 
+            bool rebooted = record!.BootId != options.BootId;
+            if (options.MustExist && (new FileInfo(path).Length == 0 || (rebooted && record.Sync == ReplicaSync.None)))
+            {
+                throw new ReplicaRefusedException($"{path}: the replica would have to begin anew");
+            }
+
             if (new FileInfo(path).Length == 0)
             {
                 return Create(path, options, null); // a beginning that was cut short: there is nothing to lose
             }
 
-            bool rebooted = record!.BootId != options.BootId;
             if (rebooted && record.Sync == ReplicaSync.None)
             {
                 return Create(
@@ -121,6 +135,49 @@ public sealed class ReplicaDisk : IDisposable
         {
             throw Failed(e, $"{path}: cannot use or make the replica");
         }
+    }
+
+    /// <summary>Why the replica is not at a round, for people; null when it is.</summary>
+    /// <param name="session">The session of the round.</param>
+    /// <param name="round">The round.</param>
+    /// <param name="isApplied">Whether it is to be the round; otherwise, whether applying the round (again) makes it that.</param>
+    public string? WhyNotAt(Guid session, long round, bool isApplied)
+    {
+        ReplicaIdentity now = _record.Identity;
+        if (Interrupted is { } begun)
+        {
+            return !isApplied && begun == (session, round) ? null : $"{Path}: round {begun.Round} was applied to the replica in part";
+        }
+
+        if (now.Session != session)
+        {
+            return $"{Path}: the replica is at round {now.Round} of another session, and not at round {round} of this one";
+        }
+
+        bool fits = isApplied
+            ? now.State == ReplicaState.Consistent && round <= now.Round && round >= (_record.SameSince == 0 ? now.Round : _record.SameSince)
+            : now.Round <= round;
+        return fits ? null : $"{Path}: the replica is {now.State.ToString().ToLowerInvariant()} at round {now.Round}, and not whole at round {round}";
+    }
+
+    /// <summary>A round that carries nothing for this disk is whole: notes that the replica stands at it, with one record.</summary>
+    /// <inheritdoc cref="Commit"/>
+    public void Pass(Guid session, long round, bool complete)
+    {
+        ReplicaIdentity now = _record.Identity;
+        if (Interrupted is not null || now.Session != session)
+        {
+            BeginRound(session, round);
+            Commit(complete);
+            return;
+        }
+
+        ArgumentOutOfRangeException.ThrowIfLessThan(round, now.Round);
+        Write(_record with
+        {
+            Identity = now with { State = complete ? ReplicaState.Consistent : ReplicaState.Copying, Round = round },
+            SameSince = _record.SameSince == 0 ? now.Round : _record.SameSince,
+        });
     }
 
     /// <summary>A round is going to be applied. One that was begun and is not this one leaves the replica copying until a round completes it.</summary>
@@ -216,12 +273,13 @@ public sealed class ReplicaDisk : IDisposable
             },
             BegunSession = Guid.Empty,
             BegunRound = 0,
+            SameSince = _record.BegunRound,
         });
     }
 
     /// <summary>
     /// The guest goes on from this copy: it has a history of its own now, and a sender that knew the old one is refused. Also for a copy that
-    /// becomes a primary's disk.
+    /// becomes a primary's disk. It does not wait for the device: see <see cref="MakeSafe"/>.
     /// </summary>
     /// <exception cref="DiskException">The record cannot be written.</exception>
     public void Promote(Guid newHistory)
@@ -232,8 +290,17 @@ public sealed class ReplicaDisk : IDisposable
         }
 
         Write(_record with { Identity = _record.Identity with { HistoryId = newHistory } });
-        Flush(_file, Path);
+    }
+
+    /// <summary>
+    /// Makes what was promoted safe from a loss of power, first of all the record that keeps others from it. Writing may go on meanwhile,
+    /// by whoever has the file open.
+    /// </summary>
+    /// <exception cref="DiskException">The device does not take it.</exception>
+    public void MakeSafe()
+    {
         Flush(_recordFile, RecordPath(Path));
+        Flush(_file, Path);
     }
 
     /// <summary>Closes the files; nothing is written.</summary>
@@ -243,103 +310,12 @@ public sealed class ReplicaDisk : IDisposable
         _recordFile.Dispose();
     }
 
-    /// <summary>Why a file is not the replica that is asked for; null when it is.</summary>
-    private static string? Check(string path, ReplicaOptions options, out ReplicaRecord? record, out long sequence)
-    {
-        record = null;
-        sequence = 0;
-        string recordPath = RecordPath(path);
-        if (!File.Exists(recordPath))
-        {
-            return "the file is not a replica of Curling: there is no record beside it";
-        }
-
-        using SafeFileHandle handle = File.OpenHandle(recordPath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
-        byte[] bytes = new byte[2 * ReplicaRecord.Bytes];
-        int length = 0;
-        while (length < bytes.Length && RandomAccess.Read(handle, bytes.AsSpan(length), length) is > 0 and int more)
-        {
-            length += more;
-        }
-
-        ReplicaRecord? one = ReplicaRecord.Read(bytes.AsSpan(0, ReplicaRecord.Bytes), out long first, out string? problem);
-        ReplicaRecord? two = ReplicaRecord.Read(bytes.AsSpan(ReplicaRecord.Bytes), out long second, out string? otherProblem);
-        bool useSecond = two is not null && (one is null || second > first);
-        record = useSecond ? two : one;
-        sequence = useSecond ? second : first;
-        long fileLength = new FileInfo(path).Length;
-        return record switch
-        {
-            null => $"the record beside it ({recordPath}) cannot be used: {(bytes[ReplicaRecord.Bytes] == 0 ? problem : otherProblem)}",
-            _ when record.Identity.HistoryId != options.HistoryId => "it is the replica of another guest, or of another history of this disk",
-            _ when record.Identity.Length != options.Length =>
-                $"it is the replica of a disk of {record.Identity.Length} bytes, and this one has {options.Length}",
-            _ when fileLength != options.Length && fileLength != 0 => $"the file has {fileLength} bytes instead of {options.Length}: it was changed by others",
-            _ => null,
-        };
-    }
-
-    private static ReplicaDisk Open(string path, ReplicaRecord record, long sequence, ReplicaOptions options)
-    {
-        SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
-        SafeFileHandle? recordFile = null;
-        try
-        {
-            recordFile = File.OpenHandle(RecordPath(path), FileMode.Open, FileAccess.ReadWrite, FileShare.None);
-            ReplicaDisk disk = new(path, file, recordFile, record, sequence, options);
-            if (options.Sync == ReplicaSync.Commit && record.Sync == ReplicaSync.None)
-            {
-                Flush(file, path); // what came before becomes as safe as what follows
-            }
-
-            if (record.BootId != options.BootId || record.Sync != options.Sync)
-            {
-                disk.Write(record with { BootId = options.BootId, Sync = options.Sync });
-            }
-
-            return disk;
-        }
-        catch
-        {
-            recordFile?.Dispose();
-            file.Dispose();
-            throw;
-        }
-    }
-
-    private static ReplicaDisk Create(string path, ReplicaOptions options, string? distrust)
-    {
-        // What was there is empty before the record says so; in between, the old record names a file of another size and is refused.
-        using (SafeFileHandle file = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite))
-        {
-            RandomAccess.SetLength(file, 0);
-            string made = RecordPath(path) + ".new";
-            ReplicaIdentity identity = new(Guid.NewGuid(), options.HistoryId, options.Length, ReplicaState.Empty, Guid.Empty, 0);
-            byte[] bytes = new byte[2 * ReplicaRecord.Bytes];
-            new ReplicaRecord(identity, Guid.Empty, 0, options.Sync, options.BootId).Write(bytes.AsSpan(0, ReplicaRecord.Bytes), 2);
-            using (SafeFileHandle record = File.OpenHandle(made, FileMode.Create, FileAccess.ReadWrite, FileShare.None))
-            {
-                RandomAccess.Write(record, bytes, 0);
-                RandomAccess.FlushToDisk(record);
-            }
-
-            File.Move(made, RecordPath(path), overwrite: true);
-            RandomAccess.SetLength(file, options.Length);
-            RandomAccess.FlushToDisk(file);
-            DurableFiles.SyncDirectory(System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!);
-        }
-
-        _ = Check(path, options, out ReplicaRecord? written, out long sequence);
-        ReplicaDisk disk = Open(path, written!, sequence, options);
-        disk.Distrust = distrust;
-        return disk;
-    }
-
     private static DiskException Failed(Exception e, string what) =>
         new((e.HResult & 0xffff) == NoSpace ? DiskError.NoSpace : DiskError.Io, $"{what}: {e.Message}", e);
 
-    private static void Flush(SafeFileHandle file, string path)
+    private void Flush(SafeFileHandle file, string path)
     {
+        Flushes++;
         try
         {
             RandomAccess.FlushToDisk(file);

@@ -17,6 +17,9 @@ internal sealed record ReplicaRecord(ReplicaIdentity Identity, Guid BegunSession
     private const int Used = 144; // the fields; the checksum follows
     private const int Version = 1;
 
+    /// <summary>The replica has not changed since this round of the same session; 0 where nobody noted that.</summary>
+    public long SameSince { get; init; }
+
     private static ReadOnlySpan<byte> Magic => "CURLREP\n"u8;
 
     /// <summary>Writes the record and its checksum.</summary>
@@ -36,6 +39,7 @@ internal sealed record ReplicaRecord(ReplicaIdentity Identity, Guid BegunSession
         Identity.Session.TryWriteBytes(to[80..]);
         BegunSession.TryWriteBytes(to[96..]);
         BootId.TryWriteBytes(to[112..]);
+        BinaryPrimitives.WriteInt64LittleEndian(to[128..], SameSince);
         BinaryPrimitives.WriteUInt64LittleEndian(to[Used..], XxHash3.HashToUInt64(to[..Used]));
     }
 
@@ -79,6 +83,9 @@ internal sealed record ReplicaRecord(ReplicaIdentity Identity, Guid BegunSession
             new Guid(from.Slice(96, 16)),
             BinaryPrimitives.ReadInt64LittleEndian(from[40..]),
             (ReplicaSync)from[13],
-            new Guid(from.Slice(112, 16)));
+            new Guid(from.Slice(112, 16)))
+        {
+            SameSince = BinaryPrimitives.ReadInt64LittleEndian(from[128..]),
+        };
     }
 }

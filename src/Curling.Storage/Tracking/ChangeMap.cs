@@ -22,14 +22,20 @@ public sealed class ChangeMap : IDisposable
     private const int HeaderBytes = 2 * ChangeMapRecord.Bytes;
     private const long MaxBitmapBytes = 2 << 20;
     private const int SmallestRegion = 64 << 10;
+
+    // The sender looks at the image every second; its clock and that of a filesystem may be this far apart.
+    private static readonly long SeenSlack = (long)TimeSpan.FromSeconds(5).TotalNanoseconds;
     private readonly SharedMapping _mapping;
+    private readonly ImageFile _lockedFile;
     private readonly int _regionShift;
     private readonly int _bitmapBytes;
     private long _sequence;
 
-    private ChangeMap(string path, SharedMapping mapping, ChangeMapRecord record, long sequence, string? distrust)
+    private ChangeMap(
+        string path, ImageFile lockedFile, SharedMapping mapping, ChangeMapRecord record, long sequence, string? distrust)
     {
         Path = path;
+        _lockedFile = lockedFile;
         _mapping = mapping;
         _sequence = sequence;
         Record = record;
@@ -60,30 +66,42 @@ public sealed class ChangeMap : IDisposable
     /// <param name="diskLength">The disk's size in bytes.</param>
     /// <param name="historyId">The disk's history.</param>
     /// <param name="bootId">This start of the kernel (<see cref="DurableFiles.BootId"/>).</param>
+    /// <param name="image">The image as it was before it was opened; null where nobody else can change it.</param>
     /// <exception cref="DiskException">The file can neither be used nor made.</exception>
-    public static ChangeMap Open(string path, long diskLength, Guid historyId, Guid bootId)
+    public static ChangeMap Open(string path, long diskLength, Guid historyId, Guid bootId, FileStamp? image = null)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(diskLength);
         SharedMapping? mapping = null;
+        ImageFile? locked = null;
         try
         {
             string distrust = "there is no map of its changes yet";
             if (File.Exists(path))
             {
-                string? problem = TryOpen(path, diskLength, historyId, bootId, out mapping, out ChangeMapRecord? record, out long sequence);
+                locked = Lock(path);
+                string? problem = TryOpen(path, diskLength, historyId, bootId, out mapping, out ChangeMapRecord? record, out long sequence)
+                    ?? WhyChanged(record!, image);
                 if (problem is null)
                 {
-                    return new ChangeMap(path, mapping!, record!, sequence, record!.ReplicaId == Guid.Empty ? "no copy was begun" : null);
+                    ChangeMap map = new(path, locked, mapping!, record!, sequence, record!.ReplicaId == Guid.Empty ? "no copy was begun" : null);
+                    map.See(image);
+                    return map;
                 }
 
                 mapping?.Dispose();
+                mapping = null;
                 distrust = $"the map of its changes, {path}, cannot be used: {problem}";
             }
 
-            return Create(path, diskLength, historyId, bootId, distrust);
+            using (locked)
+            {
+                return Create(path, diskLength, historyId, bootId, distrust, image);
+            }
         }
         catch (Exception e) when (e is MemoryFileException or IOException or UnauthorizedAccessException)
         {
+            mapping?.Dispose();
+            locked?.Dispose();
             throw new DiskException(DiskError.Io, $"{path}: cannot use or make the map of a disk's changes: {e.Message}", e);
         }
     }
@@ -106,6 +124,18 @@ public sealed class ChangeMap : IDisposable
         ChangeMapRecord? two = ChangeMapRecord.Read(header.AsSpan(ChangeMapRecord.Bytes), out long second, out _);
         return (two is not null && (one is null || second > first) ? two : one)?.HistoryId;
     }
+
+    /// <summary>Notes how the image looks while its changes are followed here; what it looked like before counts where it cannot be seen.</summary>
+    internal void See(FileStamp? image)
+    {
+        if ((image ?? Record.Image) is { } stamp)
+        {
+            Set(Record with { Image = stamp, SeenAt = (DateTime.UtcNow - DateTime.UnixEpoch).Ticks * 100 }, Distrust);
+        }
+    }
+
+    /// <summary>Notes how the image was left: from now on nobody changes it.</summary>
+    internal void SeeLast(FileStamp? image) => Set(Record with { Image = image, SeenAt = 0 }, Distrust);
 
     /// <summary>What a disk of a size gets as its region, in bytes.</summary>
     internal static int RegionFor(long diskLength)
@@ -176,7 +206,47 @@ public sealed class ChangeMap : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _mapping.Dispose();
+    public void Dispose()
+    {
+        _mapping.Dispose();
+        _lockedFile.Dispose();
+    }
+
+    /// <summary>Keeps the map from a second process, as an image that is only read has as many users as want it.</summary>
+    private static ImageFile Lock(string path)
+    {
+        ImageFile file = ImageFile.Open(path, readOnly: false);
+        try
+        {
+            file.Lock(forWriting: true);
+            return file;
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Why an image is not, or need not be, as the sender before this one left it; null when it is.</summary>
+    private static string? WhyChanged(ChangeMapRecord record, FileStamp? found)
+    {
+        if (found is not { } now)
+        {
+            return null;
+        }
+
+        return record.Image switch
+        {
+            null => "it does not say what the image looked like",
+            { } seen when seen.Device != now.Device || seen.Inode != now.Inode || seen.IsBlockDevice != now.IsBlockDevice =>
+                "the image is another file than it was",
+            { IsBlockDevice: true } when record.SeenAt == 0 => "nobody can tell whether a block device was written to while no sender had it open",
+            { } seen when record.SeenAt == 0 && seen != now => "the image was changed while no sender had it open",
+            _ when record.SeenAt != 0 && now.ChangedAt > record.SeenAt + SeenSlack => "the image was changed after its sender had ended",
+            _ => null,
+        };
+    }
 
     private static int BitmapBytes(long diskLength, int regionBytes) =>
         (int)(((((diskLength - 1) / regionBytes) >> 15) + 1) * 4096); // whole pages
@@ -212,23 +282,27 @@ public sealed class ChangeMap : IDisposable
         };
     }
 
-    private static ChangeMap Create(string path, long diskLength, Guid historyId, Guid bootId, string distrust)
+    private static ChangeMap Create(string path, long diskLength, Guid historyId, Guid bootId, string distrust, FileStamp? image)
     {
         int region = RegionFor(diskLength);
         string made = path + ".new";
         File.Delete(made);
         SharedMapping mapping = SharedMapping.CreateSparse(made, HeaderBytes + BitmapBytes(diskLength, region));
+        ImageFile? locked = null;
         try
         {
             mapping.Reserve(0, mapping.Length);
+            locked = Lock(made);
             ChangeMap map = new(
-                path, mapping, new ChangeMapRecord(diskLength, region, historyId, default, default, 0, default, bootId), 0, distrust);
+                path, locked, mapping, new ChangeMapRecord(diskLength, region, historyId, default, default, 0, default, bootId), 0, distrust);
             map.Set(map.Record, distrust);
+            map.See(image);
             File.Move(made, path, overwrite: true);
             return map;
         }
         catch
         {
+            locked?.Dispose();
             mapping.Dispose();
             File.Delete(made);
             throw;

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.IO.Hashing;
+using Curling.Linux.Storage;
 
 namespace Curling.Storage.Tracking;
 
@@ -18,8 +19,14 @@ public sealed record ChangeMapRecord(
     /// <summary>A record's size in the file: one of its two places.</summary>
     internal const int Bytes = 4096;
 
-    private const int Used = 128; // the fields; the checksum follows
-    private const int Version = 1;
+    private const int Used = 192; // the fields; the checksum follows
+    private const int Version = 2;
+
+    /// <summary>The image as it was seen last; null when it was not.</summary>
+    public FileStamp? Image { get; init; }
+
+    /// <summary>When that was, in nanoseconds since 1970; 0 when nobody had the image open from then on.</summary>
+    public long SeenAt { get; init; }
 
     private static ReadOnlySpan<byte> Magic => "CURLMAP\n"u8;
 
@@ -38,6 +45,16 @@ public sealed record ChangeMapRecord(
         Session.TryWriteBytes(to[88..]);
         BootId.TryWriteBytes(to[104..]);
         to[120..Used].Clear();
+        if (Image is { } image)
+        {
+            to[120] = image.IsBlockDevice ? (byte)2 : (byte)1;
+            BinaryPrimitives.WriteUInt64LittleEndian(to[128..], image.Device);
+            BinaryPrimitives.WriteUInt64LittleEndian(to[136..], image.Inode);
+            BinaryPrimitives.WriteInt64LittleEndian(to[144..], image.ChangedAt);
+            BinaryPrimitives.WriteInt64LittleEndian(to[152..], image.Length);
+            BinaryPrimitives.WriteInt64LittleEndian(to[160..], SeenAt);
+        }
+
         BinaryPrimitives.WriteUInt64LittleEndian(to[Used..], XxHash3.HashToUInt64(to[..Used]));
     }
 
@@ -73,6 +90,15 @@ public sealed record ChangeMapRecord(
             new Guid(from.Slice(72, 16)),
             BinaryPrimitives.ReadInt64LittleEndian(from[32..]),
             new Guid(from.Slice(88, 16)),
-            new Guid(from.Slice(104, 16)));
+            new Guid(from.Slice(104, 16)))
+        {
+            Image = from[120] == 0 ? null : new FileStamp(
+                BinaryPrimitives.ReadUInt64LittleEndian(from[128..]),
+                BinaryPrimitives.ReadUInt64LittleEndian(from[136..]),
+                BinaryPrimitives.ReadInt64LittleEndian(from[144..]),
+                BinaryPrimitives.ReadInt64LittleEndian(from[152..]),
+                from[120] == 2),
+            SeenAt = BinaryPrimitives.ReadInt64LittleEndian(from[160..]),
+        };
     }
 }

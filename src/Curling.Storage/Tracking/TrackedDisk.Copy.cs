@@ -60,13 +60,10 @@ public sealed partial class TrackedDisk
             // Until all is marked, the file says that nothing is known.
             _map.Set(_map.Record with { ReplicaId = Guid.Empty, Session = Guid.Empty, KnownSession = Guid.Empty, KnownRound = 0 }, "a full copy was begun");
             _map.ClearAll();
-            _backlog.Clear();
-            for (long block = _current.Next(0); block >= 0;)
-            {
-                long end = _current.RunEnd(block, Blocks);
-                _map.Mark(block, end);
-                block = _current.Next(end);
-            }
+            MarkAll(_current);
+
+            // What waits there stays: a write to it may be under way still, and reach the image after the look through it has found a hole.
+            MarkAll(_backlog);
         }
 
         try
@@ -84,6 +81,16 @@ public sealed partial class TrackedDisk
             {
                 _beginning = false;
             }
+        }
+    }
+
+    private void MarkAll(BlockSet set)
+    {
+        for (long block = set.Next(0); block >= 0;)
+        {
+            long end = set.RunEnd(block, Blocks);
+            _map.Mark(block, end);
+            block = set.Next(end);
         }
     }
 

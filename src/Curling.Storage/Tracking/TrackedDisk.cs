@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Curling.Linux.Storage;
 
 namespace Curling.Storage.Tracking;
 
@@ -168,6 +169,19 @@ public sealed partial class TrackedDisk : IDiskBackend
         }
     }
 
+    /// <summary>Called every second or so: notes in the map that how the image looks now was seen.</summary>
+    public void See()
+    {
+        FileStamp? now = _options.ImagePath is { } path ? FileStamp.Of(path) : null;
+        lock (_lock)
+        {
+            if (!_disposed)
+            {
+                _map.See(now);
+            }
+        }
+    }
+
     /// <summary>Lets writes that wait at the gate end with an error, and closes the image and the map.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -184,8 +198,14 @@ public sealed partial class TrackedDisk : IDiskBackend
         }
 
         await _image.DisposeAsync().ConfigureAwait(false);
+        FileStamp? left = _options.ImagePath is { } path ? FileStamp.Of(path) : null;
         lock (_lock)
         {
+            if (_options.ImagePath is not null)
+            {
+                _map.SeeLast(left);
+            }
+
             _map.Dispose();
         }
     }

@@ -11,6 +11,9 @@ public sealed record TrackedDiskOptions
 
     /// <summary>How long a cut waits for writes that should not be under way any more.</summary>
     public TimeSpan DrainLimit { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <summary>Where the image is, so that the map can say what it looks like; null where nobody else can change it.</summary>
+    public string? ImagePath { get; init; }
 }
 
 /// <summary>How far a copy is.</summary>

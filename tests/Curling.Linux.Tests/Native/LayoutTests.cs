@@ -150,7 +150,18 @@ public sealed class LayoutTests
             ["Length"] = "l_len",
             ["Process"] = "l_pid",
         });
-        Check<Disk.FileFacts>("statx", new() { ["Mode"] = "stx_mode" });
+        Check<Disk.FileFacts>("statx", new()
+        {
+            ["Mode"] = "stx_mode",
+            ["Inode"] = "stx_ino",
+            ["Bytes"] = "stx_size",
+            ["ChangedSeconds"] = "stx_ctime.tv_sec",
+            ["ChangedNanoseconds"] = "stx_ctime.tv_nsec",
+            ["IsDeviceMajor"] = "stx_rdev_major",
+            ["IsDeviceMinor"] = "stx_rdev_minor",
+            ["OnDeviceMajor"] = "stx_dev_major",
+            ["OnDeviceMinor"] = "stx_dev_minor",
+        });
         Check<Track.Registers>("user_regs_struct", null);
         Check<Track.SignalInfo>("siginfo_t", new() { ["Signal"] = "si_signo", ["Errno"] = "si_errno", ["Code"] = "si_code" });
         Check<Track.UffdioApiArgument>("uffdio_api", null);

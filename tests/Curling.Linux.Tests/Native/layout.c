@@ -94,7 +94,9 @@ int main(void)
     SIZE(msghdr); PLACE(msghdr, msg_name); PLACE(msghdr, msg_namelen); PLACE(msghdr, msg_iov); PLACE(msghdr, msg_iovlen);
     PLACE(msghdr, msg_control); PLACE(msghdr, msg_controllen); PLACE(msghdr, msg_flags);
     SIZE(flock); PLACE(flock, l_type); PLACE(flock, l_whence); PLACE(flock, l_start); PLACE(flock, l_len); PLACE(flock, l_pid);
-    SIZE(statx); PLACE(statx, stx_mode);
+    SIZE(statx); PLACE(statx, stx_mode); PLACE(statx, stx_ino); PLACE(statx, stx_size); PLACE(statx, stx_ctime.tv_sec);
+    PLACE(statx, stx_ctime.tv_nsec); PLACE(statx, stx_rdev_major); PLACE(statx, stx_rdev_minor); PLACE(statx, stx_dev_major);
+    PLACE(statx, stx_dev_minor);
     SIZE(iovec); PLACE(iovec, iov_base); PLACE(iovec, iov_len);
     SIZE(user_regs_struct);
     PLACE(user_regs_struct, r15); PLACE(user_regs_struct, r14); PLACE(user_regs_struct, r13); PLACE(user_regs_struct, r12);

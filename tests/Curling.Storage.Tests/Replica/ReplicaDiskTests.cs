@@ -1,3 +1,4 @@
+using Curling.Linux.Storage;
 using Curling.Storage.Replica;
 
 namespace Curling.Storage.Tests.Replica;
@@ -155,6 +156,104 @@ public sealed class ReplicaDiskTests : IDisposable
         Assert.All(ReadAll(), value => Assert.Equal(0, value));
     }
 
+    [Theory]
+    [InlineData("locked")]
+    [InlineData("open")]
+    [InlineData("replica")]
+    public void What_somebody_uses_is_not_replaced(string how)
+    {
+        byte[] bytes = new byte[4096];
+        bytes.AsSpan().Fill(7);
+        IDisposable user;
+        if (how == "replica")
+        {
+            ReplicaDisk replica = Open();
+            Round(replica, 1, complete: true, (0, 7));
+            user = replica;
+        }
+        else
+        {
+            File.WriteAllBytes(FilePath, bytes);
+            user = how == "open" ? new FileStream(FilePath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite) : LockedImage(FilePath);
+        }
+
+        using (user)
+        {
+            DiskException e = Assert.Throws<DiskException>(
+                () => ReplicaDisk.Open(FilePath, Options() with { HistoryId = Guid.NewGuid(), Replace = true }));
+            Assert.Contains(FilePath, e.Message, StringComparison.Ordinal);
+            Assert.Equal(7, ReadAll()[4095]);
+            Assert.Equal(how == "replica", File.Exists(ReplicaDisk.RecordPath(FilePath)));
+        }
+
+        using ReplicaDisk replaced = ReplicaDisk.Open(FilePath, Options() with { HistoryId = Guid.NewGuid(), Replace = true });
+        Assert.Equal(ReplicaState.Empty, replaced.Identity.State);
+        Assert.Equal(["replica.img", "replica.img.curling-replica"], Directory.GetFiles(_directory.Path).Select(Path.GetFileName).Order());
+    }
+
+    [Fact]
+    public void A_replica_that_begins_anew_keeps_its_records_file_and_so_its_lock()
+    {
+        using (ReplicaDisk disk = Open())
+        {
+            Round(disk, 1, complete: true, (0, 7));
+        }
+
+        FileStamp? before = FileStamp.Of(ReplicaDisk.RecordPath(FilePath));
+        using ReplicaDisk anew = ReplicaDisk.Open(FilePath, Options() with { HistoryId = Guid.NewGuid(), Replace = true });
+        Assert.Equal(before?.Inode, FileStamp.Of(ReplicaDisk.RecordPath(FilePath))?.Inode);
+    }
+
+    [Fact]
+    public void A_round_without_anything_for_the_disk_leaves_it_at_the_round_before_too()
+    {
+        using ReplicaDisk disk = Open();
+        Round(disk, 1, complete: true, (0, 7));
+        Round(disk, 2, complete: true, (0, 8));
+        Assert.NotNull(disk.WhyNotAt(Session, 1, isApplied: true));
+        disk.Pass(Session, 3, complete: true);
+        Assert.Equal((ReplicaState.Consistent, 3L), (disk.Identity.State, disk.Identity.Round));
+        Assert.Null(disk.Interrupted);
+        Assert.NotNull(disk.WhyNotAt(Session, 1, isApplied: true));
+        Assert.Null(disk.WhyNotAt(Session, 2, isApplied: true));
+        Assert.Null(disk.WhyNotAt(Session, 3, isApplied: true));
+        Assert.NotNull(disk.WhyNotAt(Session, 4, isApplied: true));
+        Assert.NotNull(disk.WhyNotAt(Guid.NewGuid(), 3, isApplied: true));
+        Assert.Null(disk.WhyNotAt(Session, 4, isApplied: false));
+        Assert.NotNull(disk.WhyNotAt(Session, 2, isApplied: false));
+        disk.BeginRound(Session, 4);
+        Assert.Null(disk.WhyNotAt(Session, 4, isApplied: false));
+        Assert.NotNull(disk.WhyNotAt(Session, 3, isApplied: true));
+    }
+
+    [Fact]
+    public void One_that_must_be_there_is_neither_made_nor_begun_anew()
+    {
+        ReplicaOptions options = Options() with { MustExist = true };
+        Assert.Throws<ReplicaRefusedException>(() => ReplicaDisk.Open(FilePath, options));
+        Assert.False(File.Exists(FilePath));
+        using (ReplicaDisk disk = Open())
+        {
+            Round(disk, 1, complete: true, (0, 7));
+        }
+
+        Assert.Throws<ReplicaRefusedException>(() => ReplicaDisk.Open(FilePath, options with { BootId = Guid.NewGuid() }));
+        using ReplicaDisk again = ReplicaDisk.Open(FilePath, options);
+        Assert.Equal(1, again.Identity.Round);
+    }
+
+    [Fact]
+    public void A_promotion_does_not_wait_for_the_device()
+    {
+        using ReplicaDisk disk = Open();
+        Round(disk, 1, complete: true, (0, 7));
+        int before = disk.Flushes;
+        disk.Promote(Guid.NewGuid());
+        Assert.Equal(before, disk.Flushes);
+        disk.MakeSafe();
+        Assert.Equal(before + 2, disk.Flushes);
+    }
+
     [Fact]
     public void After_a_reboot_only_what_was_synchronized_is_trusted()
     {
@@ -222,6 +321,13 @@ public sealed class ReplicaDiskTests : IDisposable
         {
             Assert.True(Run("umount", small));
         }
+    }
+
+    private static ImageFile LockedImage(string path)
+    {
+        ImageFile image = ImageFile.Open(path, readOnly: false);
+        image.Lock(forWriting: true);
+        return image;
     }
 
     private static bool Run(string program, params string[] arguments)

@@ -1,3 +1,4 @@
+using Curling.Linux.Storage;
 using Curling.Storage.Tracking;
 
 namespace Curling.Storage.Tests.Tracking;
@@ -115,6 +116,99 @@ public sealed class ChangeMapTests : IDisposable
             using ChangeMap again = ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot);
             Assert.Equal("no copy was begun", again.Distrust);
         }
+    }
+
+    [Theory]
+    [InlineData("nothing", true, true)]
+    [InlineData("nothing", false, true)]
+    [InlineData("put back", true, false)]
+    [InlineData("put back", false, false)]
+    [InlineData("link", true, false)]
+    [InlineData("link", false, false)]
+    [InlineData("at once", true, false)]
+    [InlineData("later", false, false)]
+    public async Task An_image_that_others_changed_is_copied_whole(string what, bool closed, bool trusted)
+    {
+        string path = _directory["disk.img"];
+        string target = what == "link" ? _directory["target.img"] : path;
+        File.WriteAllBytes(target, new byte[Length]);
+        if (what == "link")
+        {
+            File.CreateSymbolicLink(path, target);
+        }
+
+        string backup = _directory["backup.img"];
+        File.WriteAllBytes(backup, new byte[Length]);
+        File.SetLastWriteTimeUtc(backup, DateTime.UtcNow.AddDays(-1));
+        ChangeMap map = ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot, FileStamp.Of(path));
+        TrackedDisk disk = new(new MemoryBackend(Length), map, new TrackedDiskOptions { ImagePath = path });
+        await disk.BeginBaseCopyAsync(Replica, Session, true, default);
+        File.WriteAllBytes(target, new byte[Length]); // the guest
+        disk.See();
+        if (closed)
+        {
+            await disk.DisposeAsync();
+        }
+        else
+        {
+            map.Dispose(); // no more is written than by a kill
+        }
+
+        switch (what)
+        {
+            case "put back" or "link":
+                File.Move(backup, target, overwrite: true);
+                break;
+            case "at once":
+                await Task.Delay(20); // more than a tick of the kernel's clock
+                using (FileStream file = File.OpenWrite(path))
+                {
+                    file.WriteByte(1);
+                }
+
+                break;
+        }
+
+        FileStamp? found = FileStamp.Of(path);
+        found = what == "later" ? found!.Value with { ChangedAt = found.Value.ChangedAt + 60_000_000_000 } : found;
+        using ChangeMap next = ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot, found);
+        Assert.Equal(trusted, next.Distrust is null);
+        Assert.Equal(DiskModel.History, next.Record.HistoryId);
+        if (!trusted)
+        {
+            Assert.Contains("the image", next.Distrust, StringComparison.Ordinal);
+        }
+    }
+
+    [Theory]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    public async Task A_block_device_is_trusted_only_when_its_sender_was_killed(bool closed, bool trusted)
+    {
+        FileStamp device = new(7 << 8, 0, 0, 0, IsBlockDevice: true);
+        ChangeMap map = ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot, device);
+        TrackedDisk disk = new(new MemoryBackend(Length), map, new TrackedDiskOptions());
+        await disk.BeginBaseCopyAsync(Replica, Session, true, default);
+        if (closed)
+        {
+            map.SeeLast(device);
+        }
+
+        map.Dispose();
+        using ChangeMap next = ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot, device);
+        Assert.Equal(trusted, next.Distrust is null);
+    }
+
+    [Fact]
+    public void A_map_has_one_user()
+    {
+        using (ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot))
+        {
+            DiskException e = Assert.Throws<DiskException>(() => ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot));
+            Assert.Contains("in use", e.Message, StringComparison.Ordinal);
+        }
+
+        ChangeMap.Open(FilePath, Length, DiskModel.History, DiskModel.Boot).Dispose();
     }
 
     [Fact]

@@ -253,6 +253,32 @@ public sealed class TrackedDiskTests : IAsyncDisposable
     }
 
     [Fact]
+    public async Task A_write_into_a_hole_of_the_backlog_that_is_under_way_when_a_full_copy_begins_travels()
+    {
+        (TrackedDisk disk, MemoryBackend image) = await BegunAsync(1 << 20);
+        await disk.TrimAsync(8192, 4096, default);
+        disk.LinkLost(); // the block waits in the backlog now, and is a hole
+        TaskCompletionSource arrived = new();
+        TaskCompletionSource lands = new();
+        image.Before = async (kind, _, _) =>
+        {
+            if (kind == "write")
+            {
+                arrived.SetResult();
+                await lands.Task;
+            }
+        };
+        Task write = Write(disk, 8192, 7);
+        await arrived.Task.WaitAsync(Limit);
+        await disk.BeginBaseCopyAsync(Guid.NewGuid(), Guid.NewGuid(), replicaIsEmpty: true, default);
+        lands.SetResult();
+        await write;
+        (DiskRun[] runs, byte[] data) = await ReadAsync(disk.Cut(1, long.MaxValue));
+        Assert.Equal([new DiskRun(8192, 4096, false)], runs);
+        Assert.All(data, value => Assert.Equal(7, value));
+    }
+
+    [Fact]
     public async Task A_write_allocates_nothing_once_its_region_is_known()
     {
         (TrackedDisk disk, _) = await BegunAsync(1 << 20);
