@@ -137,6 +137,8 @@ internal sealed partial class SenderDaemon
         }
         catch
         {
+            // Those that had begun are bounded by a link that there is not.
+            guest.Disks.LinkLost();
             await link.DisposeAsync();
             throw;
         }

@@ -168,6 +168,8 @@ internal sealed partial class SenderDaemon : IRightEvents
         string name = guest.Definition.Name;
         try
         {
+            // QEMU stops only when the writes under way have ended, and no cut comes that they could wait for.
+            guest.Disks.OpenGate();
             await guest.Run.SuspendAsync();
             if (!_givenBack)
             {

@@ -391,10 +391,17 @@ internal sealed partial class SenderDaemon : BackgroundService
             return;
         }
 
-        if (input is SenderInput.Committed committed && _guest is { Disks.IsEmpty: false } guest)
+        if (input is SenderInput.Committed committed && _guest is { Disks.IsEmpty: false } guest && _machine.MayBeCommitted(committed.Round))
         {
-            guest.Disks.Committed(committed.Round);
-            input = committed with { IsComplete = guest.Disks.IsComplete(committed.Round) };
+            try
+            {
+                guest.Disks.Committed(committed.Round);
+                input = committed with { IsComplete = guest.Disks.IsComplete(committed.Round) };
+            }
+            catch (InvalidOperationException e)
+            {
+                input = new SenderInput.LinkLost($"the receiver says that round {committed.Round} is committed, which it cannot be: {e.Message}");
+            }
         }
 
         if (input is SenderInput.Switchover && _newAskers.TryDequeue(out TaskCompletionSource<string>? asker))

@@ -125,7 +125,8 @@ internal sealed partial class GuestSession
     private void StartCommit(long round)
     {
         (RoundContent content, RoundEnd end) = _whole.Take(round);
-        Watch(Task.Run(() => Commit(content, end)));
+        _commit = Task.Run(() => Commit(content, end));
+        Watch(_commit);
     }
 
     private void Commit(RoundContent content, RoundEnd end)
@@ -336,8 +337,9 @@ internal sealed partial class GuestSession
 
     private async Task FreeAsync()
     {
-        // A sender in here uses the guest's QEMU and network to its end.
+        // A sender in here uses the guest's QEMU and network to its end; a commit what it writes to, unless it hangs.
         await StopProtectionAsync();
+        await Task.WhenAny(_commit, Task.Delay(CommitLimit, CancellationToken.None));
         _whole.Clear();
         if (Interlocked.Exchange(ref _standby, null) is { } standby)
         {

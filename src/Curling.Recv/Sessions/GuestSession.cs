@@ -68,6 +68,7 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private volatile string? _lastPeer;
     private int _failedPromotions;
     private bool _keep;
+    private Task _commit = Task.CompletedTask;
     private volatile bool _mayHaveRun;
     private volatile bool _failedUnspoilt;
     private long _arrived;
@@ -75,6 +76,9 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
     private long _expected;
     private long _arrivingSince;
     private TimeSpan _graceUntil;
+
+    /// <summary>How long a commit that hangs is waited for when the session ends.</summary>
+    private static readonly TimeSpan CommitLimit = TimeSpan.FromSeconds(10);
 
     /// <summary>Creates the session of an accepted guest and starts its standby.</summary>
     public GuestSession(
@@ -397,7 +401,8 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
             work = [.. _work];
         }
 
-        await Task.WhenAll(work);
+        // What came of each was told where it was done; the session's own end must not hang on it.
+        await Task.WhenAll(work).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
 
         // A promotion that was under way may have got further than it seemed.
         keep &= !_mayHaveRun;

@@ -66,6 +66,10 @@ public sealed partial class SenderMachine
     /// <summary>The last round known to be committed.</summary>
     public long CommittedRound => _lastCommitted;
 
+    /// <summary>Whether a receiver that keeps to the order may say now that a round is committed.</summary>
+    public bool MayBeCommitted(long round) =>
+        _link == Link.Up && round == Math.Max(_lastCommitted + 1, _firstOfLink) && round <= _lastCompleted;
+
     /// <summary>How long the guest is left alone between one cut and the next capture; the pacing sets it.</summary>
     public TimeSpan Interval { get; set; }
 

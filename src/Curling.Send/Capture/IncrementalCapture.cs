@@ -164,8 +164,17 @@ internal sealed class IncrementalCapture : IRoundCapture
             }
             catch (Exception e)
             {
-                _frames.Drop();
-                _guest.Disks.Abandon();
+                try
+                {
+                    _frames.Drop();
+                    _guest.Disks.Abandon();
+                }
+                catch (Exception second)
+                {
+                    // On this thread nobody else would catch it, and the guest would end with the daemon.
+                    e = new AggregateException(e, second);
+                }
+
                 job.Done.SetException(e);
             }
         }

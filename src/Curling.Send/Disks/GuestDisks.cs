@@ -24,8 +24,9 @@ internal sealed partial class GuestDisks : IAsyncDisposable
     // A portion of a copy that travels with one round: enough to fill a link, and little beside a receiver's buffer.
     private const long PortionBytes = 16L << 20;
 
-    // What a round may carry at once so that a standby that was one stays one: a part of what the receiver can hold.
-    private const int WholeShare = 4;
+    // What a round may carry at once so that a standby that was one stays one: a part of what the receiver can hold. Scattered regions of 64 KiB
+    // take four times their size there, as each comes in a frame of its own, and memory travels with them.
+    private const int WholeShare = 8;
     private const long MaxWholeBytes = 1L << 30;
 
     // From here on a round is cut early.
@@ -210,8 +211,9 @@ internal sealed partial class GuestDisks : IAsyncDisposable
     {
         for (int i = 0; i < _disks.Length; i++)
         {
-            _snapshots[i]?.Abandon();
+            DiskSnapshot? snapshot = _snapshots[i];
             _snapshots[i] = null;
+            snapshot?.Abandon();
         }
     }
 

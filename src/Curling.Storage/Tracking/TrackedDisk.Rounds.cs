@@ -165,6 +165,7 @@ public sealed partial class TrackedDisk
         {
             _epoch++;
             _open?.End(SnapshotEnd.Abandoned);
+            _open = null;
             foreach (CutRound round in _rounds)
             {
                 _backlog.AddAll(round.Blocks);
@@ -198,9 +199,9 @@ public sealed partial class TrackedDisk
     {
         lock (_lock)
         {
-            if (snapshot.Ended == SnapshotEnd.Abandoned || _disposed)
+            if (snapshot.Ended == SnapshotEnd.Abandoned || _disposed || _open is null)
             {
-                return; // the link was lost meanwhile
+                return; // the link was lost meanwhile: all of it is outstanding
             }
 
             if (_open != snapshot || _rounds.Count == 0 || _rounds[^1].Round != snapshot.Round)

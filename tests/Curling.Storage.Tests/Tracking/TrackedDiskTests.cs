@@ -200,6 +200,30 @@ public sealed class TrackedDiskTests : IAsyncDisposable
         Assert.Equal(8192, disk.Cut(1, 0).Bytes);
     }
 
+    /// <summary>The capture learns of the lost link after the sender's loop: it may give up what is read, or was empty from the beginning.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_snapshot_without_anything_left_may_be_given_up_after_the_link_was_lost(bool written)
+    {
+        (TrackedDisk disk, _) = await BegunAsync(1 << 20);
+        if (written)
+        {
+            await Write(disk, 0, 1);
+        }
+
+        DiskSnapshot snapshot = disk.Cut(1, 0);
+        if (written)
+        {
+            await ReadAsync(snapshot);
+        }
+
+        disk.LinkLost();
+        snapshot.Abandon();
+        disk.BeginResync(Guid.NewGuid(), default, 0);
+        Assert.Equal(written ? 4096 : 0, disk.Backlog.BytesLeft);
+    }
+
     [Fact]
     public async Task The_link_lost_while_a_snapshot_is_read_gives_it_up_and_keeps_its_blocks()
     {
