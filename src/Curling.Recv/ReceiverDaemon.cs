@@ -123,7 +123,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         finally
         {
             listener.Close();
-            await Task.WhenAll(handshakes);
+            await Task.WhenAll(handshakes).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             await telling.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             await StopSessionsAsync();
         }

@@ -169,8 +169,7 @@ internal sealed partial class SenderDaemon : IRightEvents
         try
         {
             // QEMU stops only when the writes under way have ended, and no cut comes that they could wait for.
-            guest.Disks.OpenGate();
-            await guest.Run.SuspendAsync();
+            await guest.Run.SuspendAsync(guest.Disks.OpenGate);
             if (!_givenBack)
             {
                 Log.Suspended(_log, name, reason);

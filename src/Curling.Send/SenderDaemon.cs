@@ -391,6 +391,11 @@ internal sealed partial class SenderDaemon : BackgroundService
             return;
         }
 
+        if (input is SenderInput.Refused { Code: RefusalCode.Limit })
+        {
+            _guest?.Disks.SendLessAtOnce();
+        }
+
         if (input is SenderInput.Committed committed && _guest is { Disks.IsEmpty: false } guest && _machine.MayBeCommitted(committed.Round))
         {
             try

@@ -50,18 +50,19 @@ public sealed class PairHistoriesTests(ITestOutputHelper output)
     [InlineData(nameof(BelievesADeposedLeader), Rules.OneActive)]
     [InlineData(nameof(ReleasesWithoutADeadline), Rules.OneActive)]
     [InlineData(nameof(IgnoresItsVouch), Rules.OneActive)]
-    [InlineData(nameof(DoesNotAskTheArbiter), Rules.OneActive)]
+    [InlineData(nameof(DoesNotAskTheArbiter), Rules.Waived)]
     public void A_planted_defect_is_found(string defect, string rule)
     {
-        const int HistoriesAtMost = 2_000;
+        // An arbiter that is away, a word given to the sender, and a link that is cut in just that time come together seldom.
+        int historiesAtMost = defect == nameof(IgnoresItsVouch) ? 6_000 : 2_000;
         const int AtATime = 100;
         PairResult? failure = null;
-        for (int first = 1; first <= HistoriesAtMost && failure is null; first += AtATime)
+        for (int first = 1; first <= historiesAtMost && failure is null; first += AtATime)
         {
             failure = PairExploration.FindFailure(first, AtATime, () => Planted(defect), out _, rule);
         }
 
-        Assert.True(failure is not null, $"nobody noticed {defect} in {HistoriesAtMost} histories");
+        Assert.True(failure is not null, $"nobody noticed {defect} in {historiesAtMost} histories");
         output.WriteLine($"{defect}: {failure}");
     }
 

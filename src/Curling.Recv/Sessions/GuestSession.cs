@@ -407,7 +407,16 @@ internal sealed partial class GuestSession : IRoundSink, IAsyncDisposable
         // A promotion that was under way may have got further than it seemed.
         keep &= !_mayHaveRun;
         _keep = keep;
-        await FreeAsync();
+        try
+        {
+            await FreeAsync();
+        }
+        catch (Exception e)
+        {
+            // What is left of it must be freed all the same, and other sessions must end too.
+            Log.Unexpected(_log, Guest.Name, "its session ended", e);
+        }
+
         if (_right is { } right)
         {
             await right.DisposeAsync();

@@ -38,6 +38,7 @@ internal sealed partial class GuestDisks : IAsyncDisposable
     private readonly string _guest;
     private readonly ILogger _log;
     private long _backlogAtOnce = PortionBytes;
+    private volatile bool _tooMuchAtOnce;
     private DiskDigestLog? _digests;
 
     /// <summary>Creates it around disks that are exported already.</summary>
@@ -134,8 +135,11 @@ internal sealed partial class GuestDisks : IAsyncDisposable
         }
 
         // A standby that can take over stays one if all that changed comes with one round.
-        _backlogAtOnce = !full && outstanding <= Math.Min(MaxWholeBytes, replicas.MaxRoundBytes / WholeShare) ? long.MaxValue : PortionBytes;
+        _backlogAtOnce = !full && !_tooMuchAtOnce && outstanding <= Math.Min(MaxWholeBytes, replicas.MaxRoundBytes / WholeShare) ? long.MaxValue : PortionBytes;
     }
+
+    /// <summary>The receiver had no room for a round: from now on what is outstanding comes in portions.</summary>
+    public void SendLessAtOnce() => _tooMuchAtOnce = true;
 
     /// <summary>For tests: from now on a file is told what each disk holds at each cut, while the guest stands still for it.</summary>
     /// <exception cref="OperatorException">The file cannot be written.</exception>

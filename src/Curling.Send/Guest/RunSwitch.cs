@@ -25,8 +25,9 @@ internal sealed class RunSwitch(QmpClient qmp)
     public void Leave() => _cut.Release();
 
     /// <summary>Stops the guest until <see cref="AllowAsync"/>: at once, or right after the cut that is under way, in which it stands still anyway.</summary>
+    /// <param name="beforeStop">Done with no cut under way: lets go what QEMU waits for before it stops.</param>
     /// <exception cref="QemuException">QEMU did not do it.</exception>
-    public async Task SuspendAsync()
+    public async Task SuspendAsync(Action beforeStop)
     {
         _suspended = true;
         await _cut.WaitAsync();
@@ -34,6 +35,7 @@ internal sealed class RunSwitch(QmpClient qmp)
         {
             if (_suspended)
             {
+                beforeStop();
                 await qmp.ExecuteAsync("stop");
             }
         }

@@ -147,6 +147,21 @@ public sealed class SenderLinkTests
     }
 
     [Fact]
+    public void Only_the_next_round_that_was_called_complete_may_be_called_committed()
+    {
+        SenderStory story = SenderStory.InProtection();
+        story.After(10);
+        story.Happens(new SenderInput.Captured(2));
+        Assert.False(story.Machine.MayBeCommitted(2));
+        story.Happens(new SenderInput.Completed(2));
+        Assert.True(story.Machine.MayBeCommitted(2));
+        Assert.False(story.Machine.MayBeCommitted(1));
+        Assert.False(story.Machine.MayBeCommitted(3));
+        story.Happens(new SenderInput.LinkLost("reset"));
+        Assert.False(story.Machine.MayBeCommitted(2));
+    }
+
+    [Fact]
     public void Guest_that_takes_its_time_to_be_captured_is_no_fault_of_the_receivers()
     {
         SenderStory story = SenderStory.InProtection();
