@@ -94,7 +94,7 @@ public sealed class DiskTests(ITestOutputHelper output)
     /// </summary>
     [SkippableTheory]
     [InlineData("7.2", "incremental", "diskraw.flush=100", "24MiB/s")]
-    [InlineData("10.0", "full", "diskraw.flush=0", "96MiB/s")]
+    [LongFormData("10.0", "full", "diskraw.flush=0", "96MiB/s")]
     public async Task Replica_is_the_primarys_disk_at_one_moment(string qemu, string rounds, string program, string bandwidth)
     {
         const long Region = 8 << 20;

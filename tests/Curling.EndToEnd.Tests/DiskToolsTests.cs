@@ -25,7 +25,7 @@ public sealed class DiskToolsTests(ITestOutputHelper output) : IDisposable
     [SkippableTheory]
     [InlineData("7.2", "curling.disk=log disklog.check=500", DiskClient.LogPort)]
     [InlineData("10.0", "curling.disk=sqlite disksql.check=500", DiskClient.SqlPort)]
-    [InlineData("7.2", "curling.disk=sqlite disksql.check=500 disksql.wal=0", DiskClient.SqlPort)]
+    [LongFormData("7.2", "curling.disk=sqlite disksql.check=500 disksql.wal=0", DiskClient.SqlPort)]
     public async Task Disk_of_a_killed_guest_holds_all_that_was_acknowledged(string qemu, string program, int service)
     {
         Random random = new(program.Length);
