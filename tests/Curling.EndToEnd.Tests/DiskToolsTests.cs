@@ -24,7 +24,7 @@ public sealed class DiskToolsTests(ITestOutputHelper output) : IDisposable
     /// <summary>Killed, started again on the same disk, killed again: everything that was acknowledged in both lives is there.</summary>
     [SkippableTheory]
     [InlineData("7.2", "curling.disk=log disklog.check=500", DiskClient.LogPort)]
-    [InlineData("10.0", "curling.disk=sqlite disksql.check=500", DiskClient.SqlPort)]
+    [LongFormData("10.0", "curling.disk=sqlite disksql.check=500", DiskClient.SqlPort)]
     [LongFormData("7.2", "curling.disk=sqlite disksql.check=500 disksql.wal=0", DiskClient.SqlPort)]
     public async Task Disk_of_a_killed_guest_holds_all_that_was_acknowledged(string qemu, string program, int service)
     {
