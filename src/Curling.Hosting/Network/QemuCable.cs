@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using Curling.Linux.Storage;
 
 namespace Curling.Hosting.Network;
 
@@ -55,7 +56,7 @@ internal sealed class QemuCable : IDisposable
         {
             Socket qemu = _listener.Accept();
             qemu.Blocking = false;
-            qemu.SendBufferSize = SendBufferBytes;
+            StreamSocket.WidenSendBuffer(qemu, SendBufferBytes);
             Volatile.Write(ref _qemu, qemu);
             return true;
         }

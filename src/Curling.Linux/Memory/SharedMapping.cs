@@ -188,6 +188,16 @@ public sealed unsafe class SharedMapping : IDisposable
         return end > start;
     }
 
+    /// <summary>
+    /// The first offset from <paramref name="offset"/> on that holds data; <see cref="Length"/> when only a hole follows. Does not look
+    /// for the end of the data, which takes the longer the more there is of it.
+    /// </summary>
+    public long FirstData(long offset)
+    {
+        long start = Interop.lseek((int)_handle.DangerousGetHandle(), offset, Interop.SeekData);
+        return start < 0 ? Length : start;
+    }
+
     /// <summary>Has the kernel allocate and map a range beforehand, where it can.</summary>
     public void Populate(long offset, long length)
     {

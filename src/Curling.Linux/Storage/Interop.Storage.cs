@@ -28,6 +28,8 @@ internal static unsafe partial class Interop
     internal const uint TypeDirectory = 0x4000;
     internal const int MessageDontWait = 0x40;
     internal const int MessageNoSignal = 0x4000;
+    internal const int SocketLevel = 1; // SOL_SOCKET
+    internal const int SendBufferForce = 32; // SO_SNDBUFFORCE
     internal const int EmptyPath = 0x1000;
     internal const uint StatxType = 1;
     internal const uint StatxBasic = 0x7FF;

@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 
 namespace Curling.Linux.Storage;
@@ -82,6 +83,23 @@ public static unsafe class StreamSocket
                 case int error:
                     throw new IOException(Marshal.GetPInvokeErrorMessage(error));
             }
+        }
+    }
+
+    /// <summary>
+    /// Lets that much wait in the kernel for a peer that has not read it yet, beyond the host's usual limit (net.core.wmem_max) where this
+    /// process may go beyond it (CAP_NET_ADMIN), else up to that limit.
+    /// </summary>
+    /// <exception cref="SocketException">The socket is not usable.</exception>
+    public static void WidenSendBuffer(Socket socket, int bytes)
+    {
+        try
+        {
+            socket.SetRawSocketOption(Interop.SocketLevel, Interop.SendBufferForce, MemoryMarshal.AsBytes(new ReadOnlySpan<int>(ref bytes)));
+        }
+        catch (SocketException)
+        {
+            socket.SendBufferSize = bytes;
         }
     }
 

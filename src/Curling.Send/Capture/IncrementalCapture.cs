@@ -81,6 +81,9 @@ internal sealed class IncrementalCapture : IRoundCapture
     /// <summary>Whether pages are copied before they are protected: wrong, and only for tests that must notice.</summary>
     internal static bool CopyBeforeProtect { get; set; }
 
+    /// <summary>Whether memory that is used for the first time is left out: wrong, and only for tests that must notice.</summary>
+    internal static bool LeaveNew { get; set; }
+
     /// <summary>The blocks that are captured, for tests that compare them.</summary>
     internal IReadOnlyList<TrackedBlock> Tracked => _blocks;
 
@@ -271,27 +274,33 @@ internal sealed class IncrementalCapture : IRoundCapture
         }
     }
 
-    /// <summary>Protects all memory, then copies every page that may hold something; the others travel as zeros.</summary>
+    /// <summary>Protects all memory in use, then copies every page that may hold something; the others travel as zeros.</summary>
     private void CopyEverything()
     {
         for (int i = 0; i < _blocks.Length; i++)
         {
             TrackedBlock block = _blocks[i];
-            ulong end = block.Address + (ulong)block.Bytes;
-            for (ulong at = block.Address; at < end;)
+            RegionSet tracked = block.Tracked;
+            for (long page = 0; block.NextData(page, out long start, out long stop); page = stop)
             {
-                _tracker.Scan(at, end, _regions, protect: true, out at);
+                tracked.Add((int)(start / RegionSet.RegionPages), (int)((stop + RegionSet.RegionPages - 1) / RegionSet.RegionPages));
             }
 
-            long page = 0;
-            while (block.NextData(page, out long start, out long stop))
+            for (int end, first = 0; (first = tracked.Next(first, isIn: true)) < tracked.Regions; first = end)
             {
-                _frames.AddZeros(i, page, start - page);
+                end = tracked.Next(first, isIn: false);
+                Protect(block, first, end);
+            }
+
+            long next = 0;
+            while (block.NextData(next, out long start, out long stop))
+            {
+                _frames.AddZeros(i, next, start - next);
                 _frames.Add(i, block, start, stop - start);
-                page = stop;
+                next = stop;
             }
 
-            _frames.AddZeros(i, page, block.Pages - page);
+            _frames.AddZeros(i, next, block.Pages - next);
             _frames.Flush();
         }
     }
@@ -309,26 +318,91 @@ internal sealed class IncrementalCapture : IRoundCapture
                 continue;
             }
 
-            ulong end = block.Address + (ulong)block.Bytes;
-            for (ulong at = block.Address; at < end;)
+            if (!LeaveNew)
             {
-                ulong from = at;
-                int count = _tracker.Scan(from, end, _regions, protect: !CopyBeforeProtect, out at);
-                for (int r = 0; r < count; r++)
-                {
-                    long first = (long)(_regions[r].Start - block.Address) / ProtocolLimits.PageBytes;
-                    long pages = (long)(_regions[r].End - _regions[r].Start) / ProtocolLimits.PageBytes;
-                    _frames.Add(i, block, first, pages);
-                }
+                TrackUsed(i);
+            }
 
-                if (CopyBeforeProtect)
-                {
-                    _tracker.Scan(from, at, new PageRegion[_regions.Length], protect: true, out _);
-                }
+            RegionSet tracked = block.Tracked;
+            for (int end, first = 0; (first = tracked.Next(first, isIn: true)) < tracked.Regions; first = end)
+            {
+                end = tracked.Next(first, isIn: false);
+                CopyDirty(i, block.AddressOf(first), block.AddressOf(end));
             }
         }
 
         return _frames.PagesCopied - before;
+    }
+
+    private void CopyDirty(int index, ulong at, ulong end)
+    {
+        TrackedBlock block = _blocks[index];
+        while (at < end)
+        {
+            ulong from = at;
+            int count = _tracker.Scan(from, end, _regions, protect: !CopyBeforeProtect, out at);
+            for (int r = 0; r < count; r++)
+            {
+                long first = (long)(_regions[r].Start - block.Address) / ProtocolLimits.PageBytes;
+                long pages = (long)(_regions[r].End - _regions[r].Start) / ProtocolLimits.PageBytes;
+                _frames.Add(index, block, first, pages);
+            }
+
+            if (CopyBeforeProtect)
+            {
+                _tracker.Scan(from, at, new PageRegion[_regions.Length], protect: true, out _);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Begins to track regions in which something was written for the first time: what nobody has used is a hole in the memory's file.
+    /// Each is protected first, looked at and copied second, as all else.
+    /// </summary>
+    private void TrackUsed(int index)
+    {
+        TrackedBlock block = _blocks[index];
+        RegionSet tracked = block.Tracked;
+        for (int region = tracked.Next(0, isIn: false); region < tracked.Regions; region = tracked.Next(region, isIn: false))
+        {
+            int found = (int)(block.FirstData(region * RegionSet.RegionPages) / RegionSet.RegionPages);
+            if (found < tracked.Next(region, isIn: true))
+            {
+                tracked.Add(found, found + 1);
+                Protect(block, found, found + 1);
+                CopyUsed(index, found * RegionSet.RegionPages, Math.Min(block.Pages, (found + 1) * RegionSet.RegionPages));
+            }
+
+            region = found;
+        }
+    }
+
+    private void Protect(TrackedBlock block, int firstRegion, int endRegion)
+    {
+        ulong end = block.AddressOf(endRegion);
+        for (ulong at = block.AddressOf(firstRegion); at < end;)
+        {
+            _tracker.Scan(at, end, _regions, protect: true, out at);
+        }
+    }
+
+    /// <summary>
+    /// Copies what may hold something of a few pages. Asks for each page whether it is a hole: where the next hole is, the kernel would
+    /// look for through all the memory behind.
+    /// </summary>
+    private void CopyUsed(int index, long page, long end)
+    {
+        TrackedBlock block = _blocks[index];
+        for (long next = block.FirstData(page); (page = next) < end;)
+        {
+            long stop = page + 1;
+            while ((next = block.FirstData(stop)) == stop && stop < end)
+            {
+                stop++;
+            }
+
+            _frames.Add(index, block, page, stop - page);
+        }
     }
 
     private void SendDeviceState(RoundWriter rounds)

@@ -19,11 +19,21 @@ internal abstract class TrackedBlock(string name, ulong address, long bytes) : I
     /// <summary>Its pages.</summary>
     public long Pages => Bytes / ProtocolLimits.PageBytes;
 
+    /// <summary>The regions that are tracked; in the others nothing was found yet.</summary>
+    public RegionSet Tracked { get; } = new(bytes / ProtocolLimits.PageBytes);
+
+    /// <summary>The first address of a region in QEMU; the block's end for the number behind the last one.</summary>
+    public ulong AddressOf(int region) =>
+        Address + (ulong)Math.Min(Bytes, region * RegionSet.RegionPages * ProtocolLimits.PageBytes);
+
     /// <inheritdoc/>
     public abstract void Read(long firstPage, Span<byte> destination);
 
     /// <summary>The next part from <paramref name="page"/> on that may hold something; false when nothing follows.</summary>
     public abstract bool NextData(long page, out long start, out long end);
+
+    /// <summary>The first page from <paramref name="page"/> on that may hold something; <see cref="Pages"/> or more when there is none.</summary>
+    public abstract long FirstData(long page);
 }
 
 /// <summary>Guest RAM: the daemon maps the same pages.</summary>
@@ -41,14 +51,28 @@ internal sealed class MappedRam(string name, ulong address, SharedMapping memory
         end = Math.Min(Pages, (end + ProtocolLimits.PageBytes - 1) / ProtocolLimits.PageBytes);
         return some && start < end;
     }
+
+    /// <inheritdoc/>
+    public override long FirstData(long page) => memory.FirstData(page * ProtocolLimits.PageBytes) / ProtocolLimits.PageBytes;
 }
 
 /// <summary>A block that only QEMU maps, such as a display's memory: read by address.</summary>
-internal sealed class RemoteMemory(string name, ulong address, long bytes, int pid) : TrackedBlock(name, address, bytes)
+internal sealed class RemoteMemory : TrackedBlock
 {
+    private readonly int _pid;
+
+    public RemoteMemory(string name, ulong address, long bytes, int pid)
+        : base(name, address, bytes)
+    {
+        _pid = pid;
+
+        // There is no file that tells where something is.
+        Tracked.Add(0, Tracked.Regions);
+    }
+
     /// <inheritdoc/>
     public override void Read(long firstPage, Span<byte> destination) =>
-        ProcessMemory.Read(pid, Address + (ulong)(firstPage * ProtocolLimits.PageBytes), destination);
+        ProcessMemory.Read(_pid, Address + (ulong)(firstPage * ProtocolLimits.PageBytes), destination);
 
     /// <inheritdoc/>
     public override bool NextData(long page, out long start, out long end)
@@ -57,4 +81,7 @@ internal sealed class RemoteMemory(string name, ulong address, long bytes, int p
         end = Pages;
         return start < end;
     }
+
+    /// <inheritdoc/>
+    public override long FirstData(long page) => page;
 }

@@ -13,9 +13,8 @@ public sealed class RawImage : IDiskBackend
     /// <summary>The unit of a disk's size, in bytes.</summary>
     public const int SectorBytes = 512;
 
-    // Larger ones are copied by another processor meanwhile.
-    private const int MaxInlineWrite = 64 << 10;
-    private const int MaxInlineRead = 256 << 10;
+    // Up to this size a copy takes no longer than handing it to another thread and hearing of its end; more is copied by another processor.
+    private const int MaxInline = 1 << 20;
     private const int MaxThreads = 16;
     private const int ZeroBytes = 1 << 20;
     private static readonly byte[] Zeros = new byte[ZeroBytes];
@@ -92,7 +91,7 @@ public sealed class RawImage : IDiskBackend
     public ValueTask ReadAsync(long offset, Memory<byte> into, CancellationToken cancellation)
     {
         Check(offset, into.Length);
-        if (into.Length <= MaxInlineRead)
+        if (into.Length <= MaxInline)
         {
             int got = _file.TryRead(offset, into.Span);
             if (got == into.Length)
@@ -113,7 +112,7 @@ public sealed class RawImage : IDiskBackend
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellation)
     {
         CheckWrite(offset, data.Length);
-        if (data.Length <= MaxInlineWrite && !_file.IsBlockDevice)
+        if (data.Length <= MaxInline && !_file.IsBlockDevice)
         {
             try
             {

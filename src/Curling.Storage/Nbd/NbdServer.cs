@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text;
+using Curling.Linux.Storage;
 using Microsoft.Extensions.Logging;
 using static Curling.Storage.Nbd.NbdProtocol;
 
@@ -14,6 +15,7 @@ public sealed class NbdServer : IAsyncDisposable
 {
     // sockaddr_un has room for 108 bytes, the terminating zero included (unix(7)).
     private const int MaxPathBytes = 107;
+    private const int SendBufferBytes = 2 << 20;
     private static readonly TimeSpan AbortLimit = TimeSpan.FromSeconds(5);
     private readonly object _gate = new();
     private readonly Socket _listener;
@@ -251,6 +253,9 @@ public sealed class NbdServer : IAsyncDisposable
             }
 
             socket.Blocking = true;
+
+            // Room for a long read's reply as a whole: one that does not fit is sent by a thread that waits for the client.
+            StreamSocket.WidenSendBuffer(socket, SendBufferBytes);
             connection = new NbdConnection(this, socket, ++_numbers, _log);
             _connections.Add(connection);
             connection.Start();

@@ -138,6 +138,11 @@ public sealed class SharedMappingTests : IDisposable
         }
 
         Assert.Equal([(8, 10), (63, 64)], found);
+        Assert.Equal(8, mapping.FirstData(0) / Page);
+        Assert.Equal(9 * Page, mapping.FirstData(9 * Page));
+        Assert.Equal(63, mapping.FirstData(10 * Page) / Page);
+        mapping.PunchHole(63 * Page, Page);
+        Assert.Equal(mapping.Length, mapping.FirstData(10 * Page));
     }
 
     [Fact]

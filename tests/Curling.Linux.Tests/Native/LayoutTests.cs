@@ -101,6 +101,8 @@ public sealed class LayoutTests
         ["S_IFDIR"] = Disk.TypeDirectory,
         ["MSG_DONTWAIT"] = Disk.MessageDontWait,
         ["MSG_NOSIGNAL"] = Disk.MessageNoSignal,
+        ["SOL_SOCKET"] = Disk.SocketLevel,
+        ["SO_SNDBUFFORCE"] = Disk.SendBufferForce,
         ["AT_EMPTY_PATH"] = Disk.EmptyPath,
         ["STATX_TYPE"] = Disk.StatxType,
         ["ENXIO"] = Disk.NoSuchAddress,
