@@ -13,6 +13,7 @@ namespace Curling.Benchmarks;
 internal static class GrowthScenario
 {
     private const double Mebibyte = 1 << 20;
+    private const string Used = "incremental, all memory used";
 
     /// <summary>Measures and draws into a directory.</summary>
     public static async Task RunAsync(bool quick, string plots, Action<string, double, string> report)
@@ -33,19 +34,22 @@ internal static class GrowthScenario
     {
         PlotModel pauses = Model("Median pause, ms", axis);
         PlotModel sizes = Model("Bytes of a round, MiB", axis);
-        foreach (string kind in (string[])["full", "incremental"])
+        string[] kinds = by == "ram" ? ["full", "incremental", Used] : ["full", "incremental"];
+        foreach (string kind in kinds)
         {
             LineSeries pause = Line(kind);
             LineSeries size = Line(kind);
+            string rounds = kind == Used ? "incremental" : kind;
             foreach (int step in steps)
             {
                 (string append, string memory) = guest(step);
-                PairFigures figures = await pair.RunAsync(append, memory: memory, options: ["--rounds", kind]);
+                PairFigures figures = await pair.RunAsync(
+                    append, memory: memory, fill: kind == Used, options: ["--rounds", rounds]);
                 double milliseconds = figures.PauseP50 / 1000;
                 double mebibytes = (figures.MemoryBytesPerRound + figures.StateBytesPerRound) / Mebibyte;
                 pause.Points.Add(new DataPoint(step, milliseconds));
                 size.Points.Add(new DataPoint(step, mebibytes));
-                string at = string.Create(CultureInfo.InvariantCulture, $"{by}.{step}.{kind}");
+                string at = string.Create(CultureInfo.InvariantCulture, $"{by}.{step}.{(kind == Used ? "incremental_used" : kind)}");
                 report($"growth.pause.ms.p50.by_{at}", milliseconds, "");
                 report($"growth.round.mib.by_{at}", mebibytes, "");
             }

@@ -61,20 +61,30 @@ internal sealed record PairFigures
 /// <summary>Runs a pair of daemons with a built-in guest on real QEMU, and measures it from outside on the host's clock.</summary>
 internal sealed class PairRun(string qemu, TimeSpan window)
 {
+    // Behind what the guest uses of itself: to it, memory like any other.
+    private const long FilledFrom = 64L << 20;
+    private const long BaseBytes = 416L << 20;
     private static readonly TimeSpan Settle = TimeSpan.FromSeconds(1.5);
 
     /// <summary>Protects a guest, measures it, kills the primary.</summary>
     /// <param name="append">The guest's load.</param>
     /// <param name="alone">Whether to measure the guest's throughput without a receiver too; then nothing is killed.</param>
     /// <param name="memory">The guest's memory.</param>
+    /// <param name="fill">Whether the guest has something in all of its memory; else it has used its working set and little more.</param>
     /// <param name="options">Options of the sender.</param>
-    public async Task<PairFigures> RunAsync(string append, bool alone = false, string memory = "512MiB", params string[] options)
+    public async Task<PairFigures> RunAsync(
+        string append, bool alone = false, string memory = "512MiB", bool fill = false, params string[] options)
     {
         await using Lab lab = new(new Silence(), qemu);
         string endpoint = $"tcp:127.0.0.1:{FreePort()}";
         Sender sender = lab.StartSender(
             endpoint, TestGuests.WriteBuiltin(lab.Directory, "guest", memory: memory, append: append), options);
         await sender.UntilLogAsync("started,");
+        if (fill)
+        {
+            Fill(lab, FilledFrom, long.MaxValue);
+        }
+
         double before = 0;
         if (alone)
         {
@@ -127,23 +137,11 @@ internal sealed class PairRun(string qemu, TimeSpan window)
         Sender sender = lab.StartSender(
             endpoint, TestGuests.WriteBuiltin(lab.Directory, "guest", memory: "512MiB", append: "ws=8M rate=500"), "--rounds", "incremental");
         await sender.UntilLogAsync("started,");
-        await using (FileStream ram = new(RamFile(lab), FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
-        {
-            // Behind what the guest uses: to it, memory like any other.
-            byte[] random = new byte[1 << 20];
-            Random source = new(1);
-            ram.Seek(64 << 20, SeekOrigin.Begin);
-            for (int i = 0; i < 416; i++)
-            {
-                source.NextBytes(random);
-                ram.Write(random);
-            }
-        }
-
+        Fill(lab, FilledFrom, FilledFrom + BaseBytes);
         Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
         long start = await UntilLineAsync(sender, "connected to ");
         long end = await UntilLineAsync(sender, "PROTECTED:");
-        long bytes = (416L << 20) + (8 << 20);
+        long bytes = BaseBytes + (8 << 20);
         _ = receiver;
         return bytes / Stopwatch.GetElapsedTime(start, end).TotalSeconds;
     }
@@ -210,6 +208,20 @@ internal sealed class PairRun(string qemu, TimeSpan window)
         ulong before = ReadPages(ram);
         await Task.Delay(window);
         return (ReadPages(ram) - before) / Stopwatch.GetElapsedTime(start).TotalSeconds;
+    }
+
+    /// <summary>Random content in the guest's memory, from one offset to another or to its end.</summary>
+    private static void Fill(Lab lab, long from, long to)
+    {
+        using FileStream ram = new(RamFile(lab), FileMode.Open, FileAccess.Write, FileShare.ReadWrite);
+        byte[] random = new byte[1 << 20];
+        Random source = new(1);
+        ram.Seek(from, SeekOrigin.Begin);
+        for (long at = from; at < Math.Min(to, ram.Length); at += random.Length)
+        {
+            source.NextBytes(random);
+            ram.Write(random);
+        }
     }
 
     private static string RamFile(Lab lab) =>

@@ -63,6 +63,8 @@ internal static class RoundsScenario
         report("failover.ms.256MiB", small, "");
         report("failover.ms.4GiB", large, "");
         report("failover.growth_4GiB_over_256MiB", large / small, "<= 1.5");
+        PairFigures used = await pair.RunAsync(Standard, memory: "4GiB", fill: true, options: ["--rounds", "incremental"]);
+        report("failover.ms.4GiB_used", used.FailoverMilliseconds, "");
         PairFigures big = await pair.RunAsync(Standard, memory: "4GiB", options: ["--rounds", "incremental"]);
         foreach ((string size, PairFigures held) in (ReadOnlySpan<(string, PairFigures)>)[("512MiB", usual), ("4GiB", big)])
         {
@@ -76,10 +78,19 @@ internal static class RoundsScenario
     public static async Task BaseAsync(Action<string, double, string> report)
     {
         PairRun pair = new(Qemu(), TimeSpan.Zero);
-        double loopback = await TransportScenario.PlainAsync(TimeSpan.FromSeconds(3));
-        double[] bases = [await pair.BaseAsync(), await pair.BaseAsync(), await pair.BaseAsync()];
+        double[] plain = new double[3];
+        double[] bases = new double[3];
+        for (int i = 0; i < bases.Length; i++)
+        {
+            // In turns: what else this host does comes and goes.
+            plain[i] = await TransportScenario.PlainAsync(TimeSpan.FromSeconds(1));
+            bases[i] = await pair.BaseAsync();
+        }
+
+        Array.Sort(plain);
         Array.Sort(bases);
         report("base.mib_per_second", bases[1] / Mebibyte, "");
-        report("base.throughput_over_loopback", bases[1] / loopback, ">= 0.6");
+        report("base.loopback_mib_per_second", plain[1] / Mebibyte, "");
+        report("base.throughput_over_loopback", bases[1] / plain[1], ">= 0.6");
     }
 }

@@ -44,6 +44,7 @@ internal sealed class IncrementalCapture : IRoundCapture
     private Job? _job;
     private bool _disposed;
     private long _lastCut;
+    private long _unfaulted;
     private long _round;
     private SafeFileHandle? _device;
     private byte[] _saved = new byte[256 * 1024];
@@ -189,6 +190,7 @@ internal sealed class IncrementalCapture : IRoundCapture
         _frames.Start(rounds);
         bool isBase = job.Begin.Kind == RoundKind.Base;
         rounds.Begin(job.Begin with { ExpectedBytes = isBase ? ExpectedBaseBytes : 0 });
+        _unfaulted = 0;
         if (isBase)
         {
             rounds.Narrow(BaseAhead);
@@ -200,6 +202,9 @@ internal sealed class IncrementalCapture : IRoundCapture
             {
                 rounds.Widen();
             }
+
+            // All of memory was read, whether the guest had written it or not.
+            _unfaulted = _frames.PagesCopied;
         }
 
         FaultPoint.Hit(FaultPoint.SendPreCopy);
@@ -259,7 +264,7 @@ internal sealed class IncrementalCapture : IRoundCapture
 
         long micros = final ? (long)Stopwatch.GetElapsedTime(stamp).TotalMicroseconds
             : Math.Max(0, monitor.QemuResumeMicros - monitor.QemuStopMicros);
-        return new CaptureResult(micros, _frames.Waited && !waitedBefore);
+        return new CaptureResult(micros, _frames.Waited && !waitedBefore, _frames.PagesCopied - _unfaulted);
     }
 
     private static void TryContinue(QmpCutMonitor monitor)

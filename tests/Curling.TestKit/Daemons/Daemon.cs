@@ -123,7 +123,7 @@ public abstract class Daemon
         {
             if (Stopwatch.GetElapsedTime(start) > Limit)
             {
-                throw new TimeoutException($"{Title}: this did not come about: {what}\n{string.Join('\n', Log)}");
+                throw new TimeoutException($"{Title}: this did not come about: {what}\n{string.Join('\n', Log)}\n{Where()}");
             }
 
             await Task.Delay(10);
@@ -160,6 +160,28 @@ public abstract class Daemon
 
     [DllImport("libc", EntryPoint = "kill")]
     private static extern int SendSignal(int pid, int signal);
+
+    /// <summary>What the process does, for whoever must find out why it says nothing.</summary>
+    private string Where()
+    {
+        if (_process.HasExited)
+        {
+            return $"it has ended with {_process.ExitCode}";
+        }
+
+        try
+        {
+            IEnumerable<string> threads = Directory.GetDirectories($"/proc/{Pid}/task").Select(t =>
+                $"{File.ReadAllText(Path.Combine(t, "comm")).Trim()} {File.ReadAllText(Path.Combine(t, "wchan"))}"
+                + $" {File.ReadAllText(Path.Combine(t, "syscall")).Split(' ')[0].Trim()}"
+                + $" children {File.ReadAllText(Path.Combine(t, "children"))}");
+            return $"its control socket {(ControlServer.Answers(Control) ? "answers" : "does not answer")}; its threads, where each waits, in which system call:\n{string.Join('\n', threads)}";
+        }
+        catch (IOException e)
+        {
+            return e.Message;
+        }
+    }
 
     private void Take(string? line)
     {
