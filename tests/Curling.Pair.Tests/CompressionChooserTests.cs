@@ -20,6 +20,22 @@ public class CompressionChooserTests
     }
 
     [Fact]
+    public void Nothing_is_tried_on_a_link_that_is_not_known_or_faster_than_any_way()
+    {
+        CompressionChooser chooser = new(lz4: true, zstd: true);
+        Assert.Equal(PageCompression.None, chooser.ForNextFrame());
+        for (int i = 0; i < 1000; i++)
+        {
+            Step(chooser, 3e9);
+            Assert.Equal(PageCompression.None, chooser.ForNextFrame());
+        }
+
+        // It was fast: now there may be something to gain.
+        Run(chooser, 100e6, 20);
+        Assert.NotEqual(PageCompression.None, chooser.ForNextFrame());
+    }
+
+    [Fact]
     public void What_the_receiver_does_not_take_is_never_used()
     {
         CompressionChooser chooser = new(lz4: false, zstd: true);

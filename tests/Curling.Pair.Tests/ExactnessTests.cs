@@ -39,6 +39,28 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
     }
 
+    [SkippableTheory]
+    [InlineData("7.2", "tcg")]
+    [InlineData("10.0", "kvm")]
+    public async Task Standby_equals_the_guest_when_two_threads_look_through_its_memory(string qemu, string accelerator)
+    {
+        int usual = IncrementalCapture.FromRegions;
+        IncrementalCapture.FromRegions = 2;
+        try
+        {
+            // Half of what is in use lies behind the first 64 regions.
+            Comparison comparison = await RunAsync(
+                qemu, accelerator, "ws=240M rate=0", "", TimeSpan.Zero, 60, held: 25, memory: "256MiB");
+            Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
+            Assert.True(comparison.Compared >= 10, $"only {comparison.Compared} rounds were compared");
+            Assert.True(comparison.RegionsAtEnd > 100, $"only {comparison.RegionsAtEnd} regions are tracked");
+        }
+        finally
+        {
+            IncrementalCapture.FromRegions = usual;
+        }
+    }
+
     [SkippableFact]
     public async Task Block_that_is_left_out_is_found()
     {
@@ -101,7 +123,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
 
     private async Task<Comparison> RunAsync(
         string qemu, string accelerator, string? append, string more, TimeSpan interval, int rounds, int held,
-        CompressChoice compress = CompressChoice.None)
+        CompressChoice compress = CompressChoice.None, string memory = "64MiB")
     {
         try
         {
@@ -123,7 +145,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         {
             string guest = append is null
                 ? TestGuests.WriteLinux(directory.FullName, "exact", more)
-                : TestGuests.WriteBuiltin(directory.FullName, "exact", accelerator, append: append, more: more);
+                : TestGuests.WriteBuiltin(directory.FullName, "exact", accelerator, memory, append, more);
             using ReceiverDaemon receiver = new(
                 new ReceiverOptions(
                     new Endpoint("127.0.0.1", 0), FailureAction.Hold, TimeSpan.FromSeconds(10), 1, 1L << 30, 1L << 30, binary,

@@ -28,6 +28,9 @@ public class RegionSetTests
                 plain.AsSpan(first, end - first).Fill(true);
             }
 
+            Assert.Equal(plain.Count(p => p), set.Count);
+            int middle = set.Middle();
+            Assert.InRange(plain.Take(middle).Count(p => p), (set.Count / 2) - 64, set.Count / 2);
             for (int region = 0; region <= set.Regions; region++)
             {
                 foreach (bool isIn in (bool[])[true, false])

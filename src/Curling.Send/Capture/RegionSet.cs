@@ -24,13 +24,36 @@ internal sealed class RegionSet
     /// <summary>How many regions there are; the last one may be shorter.</summary>
     public int Regions { get; }
 
+    /// <summary>How many are in the set.</summary>
+    public int Count { get; private set; }
+
     /// <summary>Adds regions.</summary>
     public void Add(int first, int end)
     {
         for (int region = first; region < end; region++)
         {
-            _words[region / WordBits] |= 1UL << (region % WordBits);
+            ulong bit = 1UL << (region % WordBits);
+            Count += (_words[region / WordBits] & bit) == 0 ? 1 : 0;
+            _words[region / WordBits] |= bit;
         }
+    }
+
+    /// <summary>The region before which about half of those in the set lie, a multiple of 64.</summary>
+    public int Middle()
+    {
+        int before = 0;
+        for (int word = 0; word < _words.Length; word++)
+        {
+            int here = BitOperations.PopCount(_words[word]);
+            if (before + here >= Count / 2)
+            {
+                return word * WordBits;
+            }
+
+            before += here;
+        }
+
+        return Regions;
     }
 
     /// <summary>The first region from <paramref name="region"/> on that is, or is not, in the set; <see cref="Regions"/> when there is none.</summary>

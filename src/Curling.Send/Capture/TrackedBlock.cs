@@ -26,11 +26,20 @@ internal abstract class TrackedBlock(string name, ulong address, long bytes) : I
     public ulong AddressOf(int region) =>
         Address + (ulong)Math.Min(Bytes, region * RegionSet.RegionPages * ProtocolLimits.PageBytes);
 
+    /// <summary>The region that an address in QEMU lies in; the number behind the last one for the block's end.</summary>
+    public int RegionOf(ulong address) =>
+        address >= Address + (ulong)Bytes ? Tracked.Regions : (int)((address - Address) / (ulong)(RegionSet.RegionPages * ProtocolLimits.PageBytes));
+
     /// <inheritdoc/>
     public abstract void Read(long firstPage, Span<byte> destination);
 
     /// <summary>The next part from <paramref name="page"/> on that may hold something; false when nothing follows.</summary>
     public abstract bool NextData(long page, out long start, out long end);
+
+    /// <summary>Drops the mapping of what was read, where there is one.</summary>
+    public virtual void Unmap()
+    {
+    }
 
     /// <summary>The first page from <paramref name="page"/> on that may hold something; <see cref="Pages"/> or more when there is none.</summary>
     public abstract long FirstData(long page);
@@ -51,6 +60,9 @@ internal sealed class MappedRam(string name, ulong address, SharedMapping memory
         end = Math.Min(Pages, (end + ProtocolLimits.PageBytes - 1) / ProtocolLimits.PageBytes);
         return some && start < end;
     }
+
+    /// <inheritdoc/>
+    public override void Unmap() => memory.Unmap();
 
     /// <inheritdoc/>
     public override long FirstData(long page) => memory.FirstData(page * ProtocolLimits.PageBytes) / ProtocolLimits.PageBytes;

@@ -33,6 +33,9 @@ internal sealed class CompressionChooser
     private const int Cold = 1;
     private const int Enough = 4;
     private const double Better = 0.8;
+
+    // Bytes a second of a link that takes pages faster than any way makes them smaller: nothing is tried there.
+    private const double Fast = 1L << 30;
     private static readonly PageCompression[] Ways = [PageCompression.None, PageCompression.Lz4, PageCompression.Zstd];
     private readonly bool[] _allowed = new bool[3];
     private readonly double[] _secondsPerByte = new double[3];
@@ -59,10 +62,12 @@ internal sealed class CompressionChooser
     /// <summary>Bytes a second that the link takes, as far as is known; 0 while it is not.</summary>
     public double LinkBytesPerSecond => _link;
 
-    /// <summary>How the next frame is to be encoded: as is chosen, or another way that has to be seen again.</summary>
+    /// <summary>
+    /// How the next frame is to be encoded: as is chosen, or another way that has to be seen again, where it could be better at all.
+    /// </summary>
     public PageCompression ForNextFrame()
     {
-        for (int i = 0; i < Ways.Length; i++)
+        for (int i = 0; _link > 0 && (_link < Fast || Current != PageCompression.None) && i < Ways.Length; i++)
         {
             if (_allowed[i] && i != (int)Current && i != 0 && (_seen[i] < Enough || _unseen[i] >= TryEvery))
             {

@@ -10,6 +10,7 @@ namespace Curling.Send.Links;
 /// <remarks>The line's task uses it; <see cref="Current"/> may be read from anywhere. It works for one connection.</remarks>
 internal sealed class FrameEncoding : IDisposable
 {
+    private const long LinkKnownFrom = 2 << 20;
     private readonly CompressChoice _choice;
     private readonly PageEncoder _encoder;
     private readonly bool _deltas;
@@ -103,7 +104,12 @@ internal sealed class FrameEncoding : IDisposable
 
     private void Decide(FrameConnection connection)
     {
-        _chooser.SawLink(connection.DeliveryRate());
+        // What the kernel says of the link after a greeting and a few small frames is the pace of those, not of the link.
+        if (connection.BytesSent >= LinkKnownFrom)
+        {
+            _chooser.SawLink(connection.DeliveryRate());
+        }
+
         if (_chooser.Decide())
         {
             Volatile.Write(ref _current, (int)_chooser.Current);

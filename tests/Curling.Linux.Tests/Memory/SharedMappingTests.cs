@@ -146,6 +146,16 @@ public sealed class SharedMappingTests : IDisposable
     }
 
     [Fact]
+    public void Memory_whose_mapping_was_dropped_holds_what_it_held()
+    {
+        using SharedMapping mapping = SharedMapping.Create(_directory.File("ram"), 64 * Page);
+        mapping.Span(3 * Page, Page).Fill(7);
+        mapping.Unmap();
+        Assert.Equal(7, mapping.Span(4 * Page - 1, 1)[0]);
+        Assert.True(MemoryCopy.IsZero(mapping.Span(4 * Page, Page)));
+    }
+
+    [Fact]
     public void Populated_memory_is_there_and_still_zero()
     {
         using SharedMapping mapping = SharedMapping.Create(_directory.File("ram"), 32 * Page);
