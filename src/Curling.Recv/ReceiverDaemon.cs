@@ -170,6 +170,12 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         {
             await connection.DisposeAsync();
         }
+        catch (Exception e)
+        {
+            // Nobody else looks at what became of a greeting.
+            Log.HandshakeFailed(_log, peer, e);
+            await connection.DisposeAsync();
+        }
         finally
         {
             lock (_silent)
@@ -339,6 +345,10 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         [LoggerMessage(EventName = "TooManyHandshakes", Level = LogLevel.Warning,
             Message = "More than {Count} connections are open and say nothing; the oldest are closed. If they are not senders, close this port to them")]
         public static partial void TooMany(ILogger log, int count);
+
+        [LoggerMessage(EventName = "HandshakeFailed", Level = LogLevel.Error,
+            Message = "{Peer} could not be let in, for a reason that was not foreseen; it will try again. Please report it")]
+        public static partial void HandshakeFailed(ILogger log, string peer, Exception exception);
 
         [LoggerMessage(EventName = "HandshakeRefused", Level = LogLevel.Warning,
             Message = "{Peer} is refused: {Reason}")]

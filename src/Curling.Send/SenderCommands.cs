@@ -60,7 +60,7 @@ internal static class SenderCommands
             "is neither a time such as 50ms nor auto"));
         Option<string> overhead = new("--max-overhead")
         {
-            Description = "With --interval auto: the share of its time that the guest may lose to rounds: pauses, and first writes to protected pages",
+            Description = "With --interval auto: the share of its time that the guest may lose to pauses",
             HelpName = "PERCENT",
             DefaultValueFactory = _ => "5%",
         };

@@ -14,9 +14,6 @@ namespace Curling.Send;
 /// <summary>Capturing rounds, and when.</summary>
 internal sealed partial class SenderDaemon
 {
-    // What the first write to a page costs the guest in each round, with all that follows from it (docs/decisions/0001).
-    private const double FaultMicroseconds = 1;
-
     private async Task<IRoundCapture> CreateCaptureAsync(PrimaryGuest guest, CancellationToken cancellation)
     {
         if (_options.Rounds == RoundChoice.Full)
@@ -112,7 +109,7 @@ internal sealed partial class SenderDaemon
         }
     }
 
-    /// <summary>Chooses the rest before the next round so that what the guest loses keeps to its share of the guest's time.</summary>
+    /// <summary>Chooses the rest before the next round so that pauses keep to their share of the guest's time.</summary>
     private void Pace(CaptureResult result)
     {
         if (SyncsOutput)
@@ -124,8 +121,7 @@ internal sealed partial class SenderDaemon
         }
         else if (_options.Interval is null)
         {
-            double lost = result.PauseMicroseconds + (result.FaultedPages * FaultMicroseconds);
-            double rest = (lost / _options.MaxOverhead) - result.PauseMicroseconds;
+            double rest = result.PauseMicroseconds * ((1 / _options.MaxOverhead) - 1);
             double captured = Stopwatch.GetElapsedTime(_captureStarted).TotalMicroseconds - result.PauseMicroseconds;
             _machine.Interval = TimeSpan.FromMicroseconds(Math.Clamp(rest - captured, 1_000, 2_000_000));
         }

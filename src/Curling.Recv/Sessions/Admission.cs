@@ -39,6 +39,7 @@ internal sealed partial class Admission(
     private int _warned;
     private static readonly TimeSpan HelloLimit = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan FilesLimit = TimeSpan.FromMinutes(10);
+    private static readonly TimeSpan EndLimit = TimeSpan.FromMinutes(2);
 
     /// <summary>Admits a connection, or refuses and closes it.</summary>
     /// <param name="connection">The connection; owned here from now on.</param>
@@ -104,6 +105,21 @@ internal sealed partial class Admission(
         {
             ReceiverDaemon.Log.HandshakeRefused(log, peer, refusal.Reason);
             await RefuseAsync(connection, refusal, cancellation);
+        }
+    }
+
+    /// <summary>Ends a session that was taken out. Others wait to be admitted meanwhile: a device that hangs must not keep them out for ever.</summary>
+    private static async Task EndAsync(GuestSession known)
+    {
+        try
+        {
+            await known.DisposeAsync().AsTask().WaitAsync(EndLimit);
+        }
+        catch (TimeoutException)
+        {
+            throw new OperatorException(
+                $"what was here of guest {known.Guest.Name} does not end within {EndLimit.TotalSeconds:F0} s: its QEMU or a device of its disks hangs"
+                + " (look into dmesg there); start the receiver anew when it is mended");
         }
     }
 
@@ -297,7 +313,7 @@ internal sealed partial class Admission(
             }
 
             sessions.TryRemove(guest.Name, out _);
-            await known.DisposeAsync();
+            await EndAsync(known);
             known = null;
         }
 
@@ -328,7 +344,7 @@ internal sealed partial class Admission(
             }
 
             sessions.TryRemove(guest.Name, out _);
-            await known.DisposeAsync();
+            await EndAsync(known);
         }
 
         int active = sessions.Values.Count(s => s.State is not (ReceiverState.Ended or ReceiverState.Failed));

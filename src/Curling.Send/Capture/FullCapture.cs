@@ -142,7 +142,7 @@ internal sealed class FullCapture : IRoundCapture
 
         await Task.Run(() => _guest.Disks.Send(rounds), CancellationToken.None);
         rounds.End(begin.Round, final, pause, _guest.Disks.IsComplete(begin.Round));
-        return new CaptureResult(pause, false, FaultedPages: 0);
+        return new CaptureResult(pause, false);
     }
 
     /// <inheritdoc/>

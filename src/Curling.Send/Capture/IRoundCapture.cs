@@ -29,5 +29,4 @@ internal interface IRoundCapture : IAsyncDisposable
 /// <summary>What a capture cost.</summary>
 /// <param name="PauseMicroseconds">From QEMU's stop to its resume.</param>
 /// <param name="WaitedForLink">Whether the guest stood still because the link was slow.</param>
-/// <param name="FaultedPages">Pages at whose first write the guest was held up since the last round, because they were protected.</param>
-internal readonly record struct CaptureResult(long PauseMicroseconds, bool WaitedForLink, long FaultedPages);
+internal readonly record struct CaptureResult(long PauseMicroseconds, bool WaitedForLink);

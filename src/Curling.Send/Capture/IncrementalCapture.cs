@@ -49,7 +49,6 @@ internal sealed partial class IncrementalCapture : IRoundCapture
     private Job? _job;
     private bool _disposed;
     private long _lastCut;
-    private long _unfaulted;
     private long _mapped;
     private long _round;
     private SafeFileHandle? _device;
@@ -203,7 +202,6 @@ internal sealed partial class IncrementalCapture : IRoundCapture
         _frames.Start(rounds);
         bool isBase = job.Begin.Kind == RoundKind.Base;
         rounds.Begin(job.Begin with { ExpectedBytes = isBase ? ExpectedBaseBytes : 0 });
-        _unfaulted = 0;
         if (isBase)
         {
             rounds.Narrow(BaseAhead);
@@ -215,9 +213,6 @@ internal sealed partial class IncrementalCapture : IRoundCapture
             {
                 rounds.Widen();
             }
-
-            // All of memory was read, whether the guest had written it or not.
-            _unfaulted = _frames.PagesCopied;
         }
 
         FaultPoint.Hit(FaultPoint.SendPreCopy);
@@ -278,7 +273,7 @@ internal sealed partial class IncrementalCapture : IRoundCapture
 
         long micros = final ? (long)Stopwatch.GetElapsedTime(stamp).TotalMicroseconds
             : Math.Max(0, monitor.QemuResumeMicros - monitor.QemuStopMicros);
-        return new CaptureResult(micros, _frames.Waited && !waitedBefore, _frames.PagesCopied - _unfaulted);
+        return new CaptureResult(micros, _frames.Waited && !waitedBefore);
     }
 
     private static void TryContinue(QmpCutMonitor monitor)
