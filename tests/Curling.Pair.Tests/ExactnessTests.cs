@@ -48,12 +48,14 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         IncrementalCapture.FromRegions = 2;
         try
         {
-            // Half of what is in use lies behind the first 64 regions.
+            // Half of what is in use lies behind the first 64 regions, once the guest has come that far.
             Comparison comparison = await RunAsync(
-                qemu, accelerator, "ws=240M rate=0", "", TimeSpan.Zero, 60, held: 25, memory: "256MiB");
+                qemu, accelerator, "ws=240M rate=0", "", TimeSpan.FromMilliseconds(20), 80, held: 25, memory: "256MiB",
+                enough: c => c is { Compared: >= 15, RegionsAtEnd: > 100, Changed: > 5000 });
             Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
-            Assert.True(comparison.Compared >= 10, $"only {comparison.Compared} rounds were compared");
+            Assert.True(comparison.Compared >= 15, $"only {comparison.Compared} rounds were compared");
             Assert.True(comparison.RegionsAtEnd > 100, $"only {comparison.RegionsAtEnd} regions are tracked");
+            Assert.True(comparison.Changed > 5000, $"the guest changed only {comparison.Changed} pages between the rounds that were compared");
         }
         finally
         {
@@ -123,7 +125,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
 
     private async Task<Comparison> RunAsync(
         string qemu, string accelerator, string? append, string more, TimeSpan interval, int rounds, int held,
-        CompressChoice compress = CompressChoice.None, string memory = "64MiB")
+        CompressChoice compress = CompressChoice.None, string memory = "64MiB", Func<Comparison, bool>? enough = null)
     {
         try
         {
@@ -167,7 +169,9 @@ public sealed class ExactnessTests(ITestOutputHelper output)
             int pid = (await sender.Started.WaitAsync(TimeSpan.FromSeconds(60))).Qemu.Pid;
             Comparison comparison = new(sender.Incremental!, () => receiver.Sessions.FirstOrDefault(), pid, rounds, held);
             sender.Incremental!.AtCut = comparison.AtCut;
-            while (sender.Incremental is not null && comparison.LastRound < rounds && sender.State != SenderState.Ended)
+            using CancellationTokenSource limit = new(TimeSpan.FromMinutes(2));
+            while (sender.Incremental is not null && sender.State != SenderState.Ended && !limit.IsCancellationRequested
+                && !(enough?.Invoke(comparison) ?? comparison.LastRound >= rounds))
             {
                 await Task.Delay(20);
             }
@@ -193,6 +197,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         private readonly Random _random = new(rounds + held);
         private readonly byte[] _page = new byte[ProtocolLimits.PageBytes];
         private List<byte[]>? _kept;
+        private List<byte[]>? _before;
         private long _keptRound;
 
         public List<string> Differences { get; } = [];
@@ -200,6 +205,9 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         public int Compared { get; private set; }
 
         public long Bytes { get; private set; }
+
+        /// <summary>Pages that were others in one round that was compared than in the one before.</summary>
+        public long Changed { get; private set; }
 
         public long LastRound { get; private set; }
 
@@ -238,6 +246,19 @@ public sealed class ExactnessTests(ITestOutputHelper output)
             LastRound = round;
         }
 
+        private void CountChanges(List<byte[]> kept)
+        {
+            for (int b = 0; _before is not null && b < kept.Count; b++)
+            {
+                for (int at = 0; at < kept[b].Length; at += _page.Length)
+                {
+                    Changed += kept[b].AsSpan(at, _page.Length).SequenceEqual(_before[b].AsSpan(at, _page.Length)) ? 0 : 1;
+                }
+            }
+
+            _before = kept;
+        }
+
         private int Regions()
         {
             RegionSet tracked = capture.Tracked.Single(b => b.Name == "ram").Tracked;
@@ -262,6 +283,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
             Compared++;
             RegionsAtEnd = Regions();
             RegionsAtStart = RegionsAtStart == 0 ? RegionsAtEnd : RegionsAtStart;
+            CountChanges(_kept!);
             IReadOnlyList<IStandbyBlock> blocks = here.Standby!.Blocks;
             for (int b = 0; b < _kept!.Count; b++)
             {

@@ -12,6 +12,17 @@ public class RegionSetTests
     [InlineData((65 * 512) + 1, 66)]
     public void Every_page_has_a_region(long pages, int regions) => Assert.Equal(regions, new RegionSet(pages).Regions);
 
+    [Theory]
+    [InlineData(128, 64)]
+    [InlineData(512, 256)]
+    [InlineData(2048, 1024)]
+    public void Middle_of_all_is_in_the_middle(int regions, int middle)
+    {
+        RegionSet set = new(regions * RegionSet.RegionPages);
+        set.Add(0, regions);
+        Assert.Equal(middle, set.Middle());
+    }
+
     [Fact]
     public void Next_finds_what_a_plain_list_finds()
     {

@@ -45,7 +45,7 @@ internal sealed class RegionSet
         for (int word = 0; word < _words.Length; word++)
         {
             int here = BitOperations.PopCount(_words[word]);
-            if (before + here >= Count / 2)
+            if (before + here > Count / 2)
             {
                 return word * WordBits;
             }
