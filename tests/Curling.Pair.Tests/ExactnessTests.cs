@@ -39,20 +39,26 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
     }
 
-    [SkippableFact]
-    public async Task Standby_equals_the_guest_when_two_threads_look_through_its_memory()
+    /// <remarks>
+    /// With KVM the guest's first sweep takes long here: of its few regions the second thread looks through all. With TCG half of what is in use
+    /// lies behind the first 64 regions, once the guest has come that far.
+    /// </remarks>
+    [SkippableTheory]
+    [InlineData("7.2", "tcg", "ws=240M rate=0", "256MiB", 100)]
+    [InlineData("10.0", "kvm", "ws=8M rate=0", "64MiB", 4)]
+    public async Task Standby_equals_the_guest_when_two_threads_look_through_its_memory(
+        string qemu, string accelerator, string append, string memory, int regions)
     {
         int usual = IncrementalCapture.FromRegions;
         IncrementalCapture.FromRegions = 2;
         try
         {
-            // Half of what is in use lies behind the first 64 regions, once the guest has come that far.
             Comparison comparison = await RunAsync(
-                "7.2", "tcg", "ws=240M rate=0", "", TimeSpan.FromMilliseconds(20), 80, held: 25, memory: "256MiB",
-                enough: c => c is { Compared: >= 15, RegionsAtEnd: > 100, Changed: > 5000 });
+                qemu, accelerator, append, "", TimeSpan.FromMilliseconds(20), 80, held: 25, memory: memory,
+                enough: c => c is { Compared: >= 15, Changed: > 5000 } && c.RegionsAtEnd > regions);
             Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
             Assert.True(comparison.Compared >= 15, $"only {comparison.Compared} rounds were compared");
-            Assert.True(comparison.RegionsAtEnd > 100, $"only {comparison.RegionsAtEnd} regions are tracked");
+            Assert.True(comparison.RegionsAtEnd > regions, $"only {comparison.RegionsAtEnd} regions are tracked");
             Assert.True(comparison.Changed > 5000, $"the guest changed only {comparison.Changed} pages between the rounds that were compared");
         }
         finally

@@ -8,8 +8,8 @@ namespace Curling.Linux.Tracking;
 /// write protection, set up inside the process, and PAGEMAP_SCAN on its pagemap.
 /// </summary>
 /// <remarks>
-/// Several threads may scan, each a range of its own. The process is stopped only for the moment in which the userfaultfd is made. When the tracker is
-/// disposed or its process dies, the kernel lifts the protection and the tracked process runs on unharmed. Writes by the kernel
+/// Several threads may scan, each a range of its own. The process is stopped only for the moment in which the userfaultfd is made. When
+/// the tracker is disposed or its process dies, the kernel lifts the protection and the tracked process runs on unharmed. Writes by the kernel
 /// on behalf of the process through pages pinned before they were protected (direct I/O, VFIO) are not seen.
 /// </remarks>
 public sealed unsafe class DirtyTracker : IDisposable

@@ -28,7 +28,6 @@ internal sealed partial class IncrementalCapture : IRoundCapture
     private const int WorthAPass = 256;
     private const int MaxPasses = 5;
 
-
     // Pages, 1 GiB, that may be copied before their mapping is dropped.
     private const long MaxMapped = 1 << 18;
 
