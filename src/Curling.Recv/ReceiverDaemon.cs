@@ -98,6 +98,7 @@ internal sealed partial class ReceiverDaemon : BackgroundService
         using EtcdArbiter? arbiter = _options.Arbiter is { } decides ? new EtcdArbiter(decides) : null;
         string binary = QemuBinary.Find(_options.Qemu);
         using InstanceDirectory directory = InstanceDirectory.Create("recv");
+        MemoryPlace.Report(_log);
         QemuFacts facts = await QemuBinary.ProbeAsync(binary, directory.RuntimePath, cancellation);
         using Socket listener = await ListenAsync(cancellation);
         Endpoint listening = _options.Listen with { Port = ((IPEndPoint)listener.LocalEndPoint!).Port };

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Curling.Hosting.Instances;
 using Curling.Hosting.Time;
 using Curling.Linux.Memory;
 using Curling.Linux.Tracking;
@@ -79,8 +80,7 @@ internal static class Floor
         string qemu, string bytes, string append, Func<QemuProcess, SharedMapping, string, Task<T>> measure)
     {
         DirectoryInfo directory = Directory.CreateTempSubdirectory("cb");
-        string files = Path.Combine("/dev/shm", directory.Name);
-        Directory.CreateDirectory(files);
+        string files = MemoryPlace.In(place => Directory.CreateDirectory(Path.Combine(place, directory.Name))).FullName;
         try
         {
             GuestDefinition guest = GuestDefinitionReader.Load(TestGuests.WriteBuiltin(directory.FullName, "floor", memory: bytes, append: append));
@@ -103,6 +103,7 @@ internal static class Floor
         {
             directory.Delete(recursive: true);
             Directory.Delete(files, recursive: true);
+            MemoryPlace.UnmountIfEmpty();
         }
     }
 }

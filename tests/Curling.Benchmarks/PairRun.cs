@@ -61,6 +61,10 @@ internal sealed record PairFigures
 /// <summary>Runs a pair of daemons with a built-in guest on real QEMU, and measures it from outside on the host's clock.</summary>
 internal sealed class PairRun(string qemu, TimeSpan window)
 {
+    private const int StopSignal = 19;
+    private const int ContinueSignal = 18;
+    private const int HeldMebibytes = 1024;
+
     // Behind what the guest uses of itself: to it, memory like any other.
     private const long FilledFrom = 64L << 20;
     private const long BaseBytes = 416L << 20;
@@ -130,15 +134,31 @@ internal sealed class PairRun(string qemu, TimeSpan window)
     }
 
     /// <summary>Bytes a second of a base round of random content, from the connection until it is committed.</summary>
-    public async Task<double> BaseAsync()
+    /// <param name="large">
+    /// Whether memory is kept in large pages, and the kernel has free ones at hand: a virtual machine may give free memory back to its own
+    /// host, and then waits for every page of it. Where daemons choose small pages for that reason, this shows what they do elsewhere.
+    /// </param>
+    public async Task<double> BaseAsync(bool large)
     {
-        await using Lab lab = new(new Silence(), qemu);
+        using LargePages? pages = large ? LargePages.TryMount() : null;
+        await using Lab lab = new(new Silence(), qemu, pages?.Path);
         string endpoint = $"tcp:127.0.0.1:{FreePort()}";
         Sender sender = lab.StartSender(
             endpoint, TestGuests.WriteBuiltin(lab.Directory, "guest", memory: "512MiB", append: "ws=8M rate=500"), "--rounds", "incremental");
         await sender.UntilLogAsync("started,");
         Fill(lab, FilledFrom, FilledFrom + BaseBytes);
+
+        // The sender is held until the receiver listens: memory that is given back to the kernel stays at hand for about two seconds.
+        sender.Signal(StopSignal);
+        string held = Path.Combine(lab.Memory, "held");
+        if (large)
+        {
+            MakeMemory(held);
+        }
+
         Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint);
+        File.Delete(held);
+        sender.Signal(ContinueSignal);
         long start = await UntilLineAsync(sender, "connected to ");
         long end = await UntilLineAsync(sender, "PROTECTED:");
         long bytes = BaseBytes + (8 << 20);
@@ -221,6 +241,16 @@ internal sealed class PairRun(string qemu, TimeSpan window)
         {
             source.NextBytes(random);
             ram.Write(random);
+        }
+    }
+
+    private static void MakeMemory(string path)
+    {
+        using FileStream file = new(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0);
+        byte[] bytes = new byte[1 << 20];
+        for (int i = 0; i < HeldMebibytes; i++)
+        {
+            file.Write(bytes);
         }
     }
 

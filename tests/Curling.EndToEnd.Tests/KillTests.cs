@@ -42,15 +42,16 @@ public sealed class KillTests(ITestOutputHelper output)
     }
 
     [SkippableTheory]
-    [InlineData("7.2", "incremental", "0")]
-    [InlineData("10.0", "full", "100ms")]
-    public async Task Linux_guest_counts_on_from_the_last_committed_round(string qemu, string rounds, string interval)
+    [InlineData("7.2", "incremental", "0", true)]
+    [InlineData("10.0", "full", "100ms", false)]
+    public async Task Linux_guest_counts_on_from_the_last_committed_round(string qemu, string rounds, string interval, bool large)
     {
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
         int kills = Kills(1);
         Random random = new(HashCode(qemu, rounds, interval));
         for (int i = 0; i < kills; i++)
         {
-            await using Lab lab = new(output, TestGuests.Qemu(qemu));
+            await using Lab lab = new(output, TestGuests.Qemu(qemu), pages?.Path);
             await KillAndCheckAsync(lab, TestGuests.WriteLinux(lab.Directory, "linux"), "linux", rounds, interval, random.Next(0, 400));
         }
     }

@@ -19,11 +19,12 @@ public sealed class ProtectedAgainTests(ITestOutputHelper output)
         Environment.GetEnvironmentVariable("CURLING_FAILOVERS"), CultureInfo.InvariantCulture, out int count) ? count : standard;
 
     [SkippableTheory]
-    [InlineData("7.2", 6)]
-    [InlineData("10.0", 2)]
-    public async Task Guest_goes_forth_and_back_between_two_daemons_and_leaves_nothing_behind(string qemu, int standard)
+    [InlineData("7.2", 6, false)]
+    [InlineData("10.0", 2, true)]
+    public async Task Guest_goes_forth_and_back_between_two_daemons_and_leaves_nothing_behind(string qemu, int standard, bool large)
     {
-        await using Lab lab = new(output, TestGuests.Qemu(qemu));
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
+        await using Lab lab = new(output, TestGuests.Qemu(qemu), pages?.Path);
         Receiver[] hosts = [await lab.StartReceiverAsync(), await lab.StartReceiverAsync()];
         Sender first = lab.StartSender(hosts[0].Endpoint, TestGuests.WriteLinux(lab.Directory, "linux"));
         SerialLog serial = new((await first.UntilProtectedAsync()).Serial!);

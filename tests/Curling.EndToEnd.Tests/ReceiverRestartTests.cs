@@ -18,16 +18,17 @@ public sealed class ReceiverRestartTests(ITestOutputHelper output)
         Environment.GetEnvironmentVariable("CURLING_KILLS"), CultureInfo.InvariantCulture, out int kills) ? kills : 2;
 
     [SkippableTheory]
-    [InlineData("7.2", "incremental", "0", "")]
-    [InlineData("10.0", "incremental", "0", ", \"display\": { \"type\": \"vnc\" }")]
-    [InlineData("7.2", "full", "0", "")]
+    [InlineData("7.2", "incremental", "0", "", false)]
+    [InlineData("10.0", "incremental", "0", ", \"display\": { \"type\": \"vnc\" }", true)]
+    [InlineData("7.2", "full", "0", "", true)]
     public async Task Both_sides_die_and_the_operator_promotes_what_the_next_receiver_finds(
-        string qemu, string rounds, string interval, string more)
+        string qemu, string rounds, string interval, string more, bool large)
     {
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
         Random random = new(qemu.Length + rounds.Length + more.Length);
         for (int i = 0; i < Kills; i++)
         {
-            await using Lab lab = new(output, TestGuests.Qemu(qemu));
+            await using Lab lab = new(output, TestGuests.Qemu(qemu), pages?.Path);
             string endpoint = FreeEndpoint();
             Receiver receiver = await lab.StartReceiverAsync("--listen", endpoint, "--log-level", "debug");
             Sender sender = lab.StartSender(

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net.Sockets;
 using Curling.Hosting.Instances;
+using Curling.Linux.Memory;
 
 namespace Curling.Hosting.Tests;
 
@@ -15,6 +16,9 @@ public sealed class InstanceDirectoryTests : IDisposable
         Environment.SetEnvironmentVariable("CURLING_RUNTIME", Path.Combine(_directory.FullName, "run"));
         Environment.SetEnvironmentVariable("CURLING_SHM", Path.Combine(_directory.FullName, "shm"));
         Directory.CreateDirectory(Path.Combine(_directory.FullName, "shm"));
+
+        // Large pages, also in a virtual machine in which they would gain nothing.
+        MemoryPlace.FreeMemoryIsGivenBack = () => false;
     }
 
     public void Dispose()
@@ -98,6 +102,39 @@ public sealed class InstanceDirectoryTests : IDisposable
             mine.Dispose();
         }
 
-        Assert.Empty(Directory.GetFileSystemEntries(InstanceDirectory.MemoryBase));
+        Assert.Empty(Directory.GetFileSystemEntries(MemoryPlace.All.Single()));
+    }
+
+    /// <summary>Without CURLING_SHM: where root may mount, in large pages; elsewhere in /dev/shm. Daemons come and go at the same time.</summary>
+    [Fact]
+    public void Memory_place_stays_while_something_is_in_it_whoever_leaves()
+    {
+        Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        using InstanceDirectory mine = InstanceDirectory.Create("recv");
+        string place = Path.GetDirectoryName(mine.MemoryPath)!;
+        Assert.Contains(place, MemoryPlace.All);
+        Assert.True(place == "/dev/shm" || MemoryFilesystem.HasLargePages(place), $"{place} has no large pages");
+        Parallel.For(0, 60, new ParallelOptions { MaxDegreeOfParallelism = 6 }, _ =>
+        {
+            using InstanceDirectory other = InstanceDirectory.Create("send");
+            Assert.Equal(place, Path.GetDirectoryName(other.MemoryPath));
+            File.WriteAllText(Path.Combine(other.MemoryPath, "ram"), "x");
+        });
+        Assert.True(File.Exists(Path.Combine(mine.MemoryPath, "owner")));
+    }
+
+    /// <summary>The last one to leave unmounts, the next one to come mounts: what comes in between is never hidden.</summary>
+    [Fact]
+    public void Memory_place_that_comes_and_goes_hides_nothing()
+    {
+        Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        Parallel.For(0, 200, new ParallelOptions { MaxDegreeOfParallelism = 3 }, i =>
+        {
+            using InstanceDirectory other = InstanceDirectory.Create("send");
+            string file = Path.Combine(other.MemoryPath, "ram");
+            File.WriteAllText(file, $"{i}");
+            Thread.Yield();
+            Assert.Equal($"{i}", File.ReadAllText(file));
+        });
     }
 }

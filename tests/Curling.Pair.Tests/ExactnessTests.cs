@@ -10,6 +10,7 @@ using Curling.Replication.Sender;
 using Curling.Send;
 using Curling.Send.Capture;
 using Curling.Send.Links;
+using Curling.TestKit.Daemons;
 using Curling.TestKit.Guests;
 using Microsoft.Extensions.Logging.Abstractions;
 using Xunit.Abstractions;
@@ -27,16 +28,25 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         Environment.GetEnvironmentVariable("CURLING_EXACT_ROUNDS"), CultureInfo.InvariantCulture, out int rounds) ? rounds : 500;
 
     [SkippableTheory]
-    [InlineData("7.2", "tcg", "", "None")]
-    [InlineData("7.2", "kvm", ", \"display\": { \"type\": \"vnc\" }", "Lz4")]
-    [InlineData("10.0", "tcg", ", \"display\": { \"type\": \"vnc\" }", "Zstd")]
-    [InlineData("10.0", "kvm", "", "Auto")]
-    public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more, string compress)
+    [InlineData("7.2", "tcg", "", "None", true)]
+    [InlineData("7.2", "kvm", ", \"display\": { \"type\": \"vnc\" }", "Lz4", false)]
+    [InlineData("10.0", "tcg", ", \"display\": { \"type\": \"vnc\" }", "Zstd", false)]
+    [InlineData("10.0", "kvm", "", "Auto", true)]
+    public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more, string compress, bool large)
     {
-        Comparison comparison = await RunAsync(
-            qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25, Enum.Parse<CompressChoice>(compress));
-        Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
-        Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
+        Environment.SetEnvironmentVariable("CURLING_SHM", pages?.Path ?? "/dev/shm");
+        try
+        {
+            Comparison comparison = await RunAsync(
+                qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25, Enum.Parse<CompressChoice>(compress));
+            Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
+            Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        }
     }
 
     /// <remarks>
@@ -98,10 +108,23 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         }
     }
 
-    [SkippableFact]
-    public async Task Memory_that_is_used_for_the_first_time_is_copied()
+    [SkippableTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Memory_that_is_used_for_the_first_time_is_copied(bool large)
     {
-        Comparison comparison = await SpreadingAsync();
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
+        Environment.SetEnvironmentVariable("CURLING_SHM", pages?.Path);
+        Comparison comparison;
+        try
+        {
+            comparison = await SpreadingAsync();
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        }
+
         Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
         Assert.True(comparison.Compared >= 15, $"only {comparison.Compared} rounds were compared");
         Assert.True(

@@ -32,10 +32,6 @@ public sealed class InstanceDirectory : IDisposable
     /// <summary>For guest memory and rounds.</summary>
     public string MemoryPath { get; }
 
-    /// <summary>The memory filesystem: <c>/dev/shm</c>, or what <c>CURLING_SHM</c> says.</summary>
-    public static string MemoryBase =>
-        Environment.GetEnvironmentVariable("CURLING_SHM") is { Length: > 0 } given ? given : "/dev/shm";
-
     /// <summary>Creates both directories.</summary>
     /// <exception cref="OperatorException">One cannot be created.</exception>
     public static InstanceDirectory Create(string role)
@@ -44,7 +40,7 @@ public sealed class InstanceDirectory : IDisposable
         string runtime = Make(ControlPaths.RuntimeDirectory(), name);
         try
         {
-            return new InstanceDirectory(runtime, Make(MemoryBase, name));
+            return new InstanceDirectory(runtime, MemoryPlace.In(place => Make(place, name)));
         }
         catch
         {
@@ -59,21 +55,18 @@ public sealed class InstanceDirectory : IDisposable
     public static IReadOnlyList<string> Kept()
     {
         List<string> kept = [];
-        if (Directory.Exists(MemoryBase))
+        foreach (string directory in MemoryPlace.All.Where(Directory.Exists).SelectMany(p => Directory.GetDirectories(p, Prefix + "*")))
         {
-            foreach (string directory in Directory.GetDirectories(MemoryBase, Prefix + "*"))
+            try
             {
-                try
+                if (File.Exists(Path.Combine(directory, KeepFile)) && IsAbandoned(directory))
                 {
-                    if (File.Exists(Path.Combine(directory, KeepFile)) && IsAbandoned(directory))
-                    {
-                        kept.Add(directory);
-                    }
+                    kept.Add(directory);
                 }
-                catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-                {
-                    // Somebody else's.
-                }
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // Somebody else's.
             }
         }
 
@@ -85,7 +78,7 @@ public sealed class InstanceDirectory : IDisposable
     public static InstanceDirectory? Adopt(string kept, string role)
     {
         string name = NewName(role);
-        string memory = Path.Combine(MemoryBase, name);
+        string memory = Path.Combine(Path.GetDirectoryName(kept)!, name);
         try
         {
             // The lock is the directory's own: who cannot have it is late for this one, never for another. It ends with its process.
@@ -138,7 +131,7 @@ public sealed class InstanceDirectory : IDisposable
             removed++;
         }
 
-        foreach (string place in (ReadOnlySpan<string>)[ControlPaths.RuntimeDirectory(), MemoryBase])
+        foreach (string place in (ReadOnlySpan<string>)[ControlPaths.RuntimeDirectory(), .. MemoryPlace.All])
         {
             if (!Directory.Exists(place))
             {
@@ -179,6 +172,8 @@ public sealed class InstanceDirectory : IDisposable
                 // Gone already.
             }
         }
+
+        MemoryPlace.UnmountIfEmpty();
     }
 
     private static string Make(string place, string name)

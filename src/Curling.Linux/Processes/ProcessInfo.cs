@@ -11,6 +11,10 @@ public static class ProcessInfo
     /// <summary>The state letter of the process's main thread, such as <c>S</c> or <c>t</c> (tracing stop); null when it is gone.</summary>
     public static string? State(int pid) => Fields(pid)?[0];
 
+    /// <summary>The process it descends from; 0 for the first one, null when it is gone.</summary>
+    public static int? Parent(int pid) =>
+        Fields(pid) is { } fields && int.TryParse(fields[1], CultureInfo.InvariantCulture, out int parent) ? parent : null;
+
     /// <summary>When the process started, in clock ticks since boot; with the number it names a process for good.</summary>
     public static ulong? StartTime(int pid) =>
         Fields(pid) is { } fields && ulong.TryParse(fields[19], CultureInfo.InvariantCulture, out ulong ticks) ? ticks : null;

@@ -18,6 +18,7 @@ public sealed unsafe class DirtyTracker : IDisposable
     private const int HighDescriptor = 900;
 
     private const ulong PageSize = 4096;
+    private const int MaxAttempts = 1000; // a second in all
     private readonly int _pid;
     private readonly SafeFileHandle _pagemap;
     private int _userfault;
@@ -90,6 +91,35 @@ public sealed unsafe class DirtyTracker : IDisposable
             throw new TrackingUnavailableException(
                 $"memory at 0x{start:X} ({length >> 10} KiB) of process {_pid} cannot be tracked: {Interop.Error()}; it must be anonymous"
                 + " or in a memory filesystem, and nobody else may track it");
+        }
+    }
+
+    /// <summary>
+    /// Protects a registered range: all of its pages count as unwritten from now on. Memory that the process had mapped in large pages is
+    /// mapped page by page afterwards, so that a scan finds what was written page by page; <see cref="Scan"/> alone would protect a
+    /// large page as one and find all of it written after one write.
+    /// </summary>
+    /// <exception cref="IOException">The process is gone, or the range is not registered.</exception>
+    public void Protect(ulong start, ulong length)
+    {
+        ObjectDisposedException.ThrowIf(_userfault < 0, this);
+        Interop.UffdioWriteProtectArgument argument = new() { Start = start, Length = length, Mode = Interop.UffdWriteProtectModeWp };
+
+        // The kernel asks to be called again while the process changes its mappings.
+        for (int left = MaxAttempts; ; left--)
+        {
+            // Safety: the argument is a local of the layout that the call expects.
+            if (Interop.ioctl(_userfault, Interop.UffdioWriteProtect, &argument) >= 0)
+            {
+                return;
+            }
+
+            if (Marshal.GetLastPInvokeError() != Interop.TryAgain || left == 0)
+            {
+                throw new IOException($"memory at 0x{start:X} ({length >> 10} KiB) of process {_pid} cannot be protected: {Interop.Error()}");
+            }
+
+            Thread.Sleep(1);
         }
     }
 

@@ -30,11 +30,14 @@ internal static unsafe partial class Interop
     internal const ulong UffdioApi = 0xC018AA3F;
     internal const ulong UffdioRegister = 0xC020AA00;
     internal const ulong UffdioUnregister = 0x8010AA01;
+    internal const ulong UffdioWriteProtect = 0xC018AA06;
     internal const ulong UffdFeaturePagefaultFlagWp = 1 << 0;
     internal const ulong UffdFeatureWpHugetlbfsShmem = 1 << 12;
     internal const ulong UffdFeatureWpUnpopulated = 1 << 13;
     internal const ulong UffdFeatureWpAsync = 1 << 15;
     internal const ulong UffdRegisterModeWp = 2;
+    internal const ulong UffdWriteProtectModeWp = 1;
+    internal const int TryAgain = 11;
     internal const ulong PagemapScan = 0xC0606610;
     internal const ulong PmScanWpMatching = 1;
     internal const ulong PmScanCheckWpAsync = 2;
@@ -99,6 +102,13 @@ internal static unsafe partial class Interop
     internal struct UffdioRegisterArgument
     {
         public ulong Start, Length, Mode, Ioctls;
+    }
+
+    /// <summary>struct uffdio_writeprotect.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct UffdioWriteProtectArgument
+    {
+        public ulong Start, Length, Mode;
     }
 
     /// <summary>struct pm_scan_arg.</summary>

@@ -156,11 +156,8 @@ internal sealed partial class IncrementalCapture
 
     private void Protect(TrackedBlock block, int firstRegion, int endRegion)
     {
-        ulong end = block.AddressOf(endRegion);
-        for (ulong at = block.AddressOf(firstRegion); at < end;)
-        {
-            _tracker.Scan(at, end, _regions, protect: true, out at);
-        }
+        ulong start = block.AddressOf(firstRegion);
+        _tracker.Protect(start, block.AddressOf(endRegion) - start);
     }
 
     /// <summary>

@@ -94,6 +94,7 @@ internal sealed class PrimaryGuest : IAsyncDisposable
         GuestDefinition? named = file is null ? null : GuestDefinitionReader.Load(file);
         string binary = QemuBinary.Find(qemu);
         InstanceDirectory directory = InstanceDirectory.Create("send");
+        MemoryPlace.Report(log);
         SharedMapping? memory = null;
         GuestDisks? disks = null;
         GuestNetwork? network = null;

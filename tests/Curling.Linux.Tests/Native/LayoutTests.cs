@@ -26,6 +26,8 @@ public sealed class LayoutTests
         ["MADV_DONTNEED"] = Mem.MadvDontNeed,
         ["MADV_POPULATE_WRITE"] = Mem.MadvPopulateWrite,
         ["SEEK_DATA"] = Mem.SeekData,
+        ["MS_NOSUID"] = Mem.MountNoSuid,
+        ["MS_NODEV"] = Mem.MountNoDevice,
         ["SEEK_HOLE"] = Mem.SeekHole,
         ["ENOSPC"] = Mem.NoSpace,
         ["EINTR"] = Mem.Interrupted,
@@ -51,6 +53,8 @@ public sealed class LayoutTests
         ["UFFDIO_API"] = Track.UffdioApi,
         ["UFFDIO_REGISTER"] = Track.UffdioRegister,
         ["UFFDIO_UNREGISTER"] = Track.UffdioUnregister,
+        ["UFFDIO_WRITEPROTECT"] = Track.UffdioWriteProtect,
+        ["UFFDIO_WRITEPROTECT_MODE_WP"] = Track.UffdWriteProtectModeWp,
         ["UFFD_FEATURE_PAGEFAULT_FLAG_WP"] = Track.UffdFeaturePagefaultFlagWp,
         ["UFFD_FEATURE_WP_HUGETLBFS_SHMEM"] = Track.UffdFeatureWpHugetlbfsShmem,
         ["UFFD_FEATURE_WP_UNPOPULATED"] = Track.UffdFeatureWpUnpopulated,
@@ -168,6 +172,7 @@ public sealed class LayoutTests
         Check<Track.SignalInfo>("siginfo_t", new() { ["Signal"] = "si_signo", ["Errno"] = "si_errno", ["Code"] = "si_code" });
         Check<Track.UffdioApiArgument>("uffdio_api", null);
         Check<Track.UffdioRegisterArgument>("uffdio_register", new() { ["Start"] = "range.start", ["Length"] = "range.len" });
+        Check<Track.UffdioWriteProtectArgument>("uffdio_writeprotect", new() { ["Start"] = "range.start", ["Length"] = "range.len" });
         Check<Track.IoVector>("iovec", new() { ["Base"] = "iov_base", ["Length"] = "iov_len" });
         Check<PageRegion>("page_region", null);
         Check<Track.PagemapScanArgument>("pm_scan_arg", new()

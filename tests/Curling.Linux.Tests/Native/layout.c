@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -42,6 +43,7 @@ int main(void)
 {
     NUMBER(PROT_READ); NUMBER(PROT_WRITE); NUMBER(MAP_SHARED); NUMBER(MAP_PRIVATE); NUMBER(MAP_ANONYMOUS);
     NUMBER(FALLOC_FL_KEEP_SIZE); NUMBER(FALLOC_FL_PUNCH_HOLE); NUMBER(MADV_DONTNEED);
+    NUMBER(MS_NOSUID); NUMBER(MS_NODEV);
     NUMBER(SEEK_DATA); NUMBER(SEEK_HOLE); NUMBER(ENOSPC); NUMBER(EINTR); NUMBER(O_CLOEXEC); NUMBER(O_NONBLOCK);
 #ifdef MADV_POPULATE_WRITE
     NUMBER(MADV_POPULATE_WRITE);
@@ -61,6 +63,7 @@ int main(void)
     NUMBER(SYS_userfaultfd); NUMBER(SYS_pidfd_open); NUMBER(SYS_pidfd_getfd);
 
     NUMBER(UFFD_API); NUMBER(UFFDIO_API); NUMBER(UFFDIO_REGISTER); NUMBER(UFFDIO_UNREGISTER);
+    NUMBER(UFFDIO_WRITEPROTECT); NUMBER(UFFDIO_WRITEPROTECT_MODE_WP);
     NUMBER(UFFD_FEATURE_PAGEFAULT_FLAG_WP); NUMBER(UFFDIO_REGISTER_MODE_WP);
 #ifdef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
     NUMBER(UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
@@ -74,6 +77,8 @@ int main(void)
     SIZE(uffdio_api); PLACE(uffdio_api, api); PLACE(uffdio_api, features); PLACE(uffdio_api, ioctls);
     SIZE(uffdio_register); PLACE(uffdio_register, range.start); PLACE(uffdio_register, range.len);
     PLACE(uffdio_register, mode); PLACE(uffdio_register, ioctls);
+    SIZE(uffdio_writeprotect); PLACE(uffdio_writeprotect, range.start); PLACE(uffdio_writeprotect, range.len);
+    PLACE(uffdio_writeprotect, mode);
 
     NUMBER(O_RDWR); NUMBER(AF_INET); NUMBER(SOCK_DGRAM); NUMBER(SOCK_CLOEXEC); NUMBER(EFD_CLOEXEC); NUMBER(EFD_NONBLOCK);
     NUMBER(TUNSETIFF); NUMBER(IFF_TAP); NUMBER(IFF_NO_PI); NUMBER(IFF_UP); NUMBER(IFNAMSIZ);

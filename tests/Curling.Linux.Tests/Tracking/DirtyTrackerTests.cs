@@ -1,4 +1,5 @@
 using Curling.Linux.Memory;
+using Curling.Linux.Tests.Memory;
 using Curling.Linux.Tracking;
 using TrackInterop = Curling.Linux.Tracking.Interop;
 
@@ -127,6 +128,72 @@ public sealed class DirtyTrackerTests
         Assert.Empty(Scan(tracker, area, protect: true));
         process.Write(area + (7 * Page), 78);
         Assert.Equal([7], Scan(tracker, area, protect: true));
+    }
+
+    /// <summary>Scanning alone would protect a large page as one, and find all 512 pages written after a write to one of them.</summary>
+    [SkippableFact]
+    public void Memory_in_large_pages_is_tracked_page_by_page_once_it_is_protected()
+    {
+        using TemporaryDirectory directory = new();
+        MemoryFilesystemTests.MountOrSkip(directory.Path, 16 << 20);
+        try
+        {
+            using SharedMapping ours = SharedMapping.Create(directory.File("ram"), (long)Area);
+            using TrackedProcess process = new();
+            ulong area = process.Map(directory.File("ram"), (long)Area);
+            process.Write(area, 1);
+            Skip.If(process.LargeBytes == 0, "SKIPPED: the kernel had no large page for the process");
+            using DirtyTracker tracker = process.Attach();
+            tracker.Register(area, Area);
+            tracker.Protect(area, Area / 2);
+            Assert.Empty(Scan(tracker, area, protect: true, length: Area / 2));
+            process.Write(area + (3 * Page), 1);
+            process.Write(area + (511 * Page), 1);
+            Assert.Equal([3, 511], Scan(tracker, area, protect: true, length: Area / 2));
+
+            // The second large page appears only now, in memory that is registered and not protected yet.
+            process.Write(area + (700 * Page), 1);
+            tracker.Protect(area + (Area / 2), Area / 2);
+            Assert.Empty(Scan(tracker, area, protect: true));
+            process.Write(area + (701 * Page), 1);
+            process.Write(area + (3 * Page), 2);
+            Assert.Equal([3, 701], Scan(tracker, area, protect: true));
+            Assert.Equal(0, process.LargeBytes);
+        }
+        finally
+        {
+            Assert.True(MemoryFilesystem.Unmount(directory.Path));
+        }
+    }
+
+    [SkippableTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void What_is_protected_counts_as_unwritten_whether_it_was_used_or_not(bool shared)
+    {
+        using TrackedProcess process = new();
+        using DirtyTracker tracker = process.Attach();
+        ulong area = shared ? process.Shared : process.Own;
+        process.Write(area + (3 * Page), 1);
+        tracker.Register(area, Area);
+        tracker.Protect(area, Area);
+        Assert.Empty(Scan(tracker, area, protect: false));
+        process.Write(area + (3 * Page), 2);
+        process.Write(area + (4 * Page), 2);
+        Assert.Equal([3, 4], Scan(tracker, area, protect: false));
+        tracker.Protect(area + (4 * Page), Page);
+        Assert.Equal([3], Scan(tracker, area, protect: true));
+    }
+
+    [SkippableFact]
+    public void Protecting_what_is_not_registered_or_not_there_any_more_is_an_error()
+    {
+        using TrackedProcess process = new();
+        using DirtyTracker tracker = process.Attach();
+        Assert.Contains($"{process.Pid}", Assert.Throws<IOException>(() => tracker.Protect(process.Own, Area)).Message, StringComparison.Ordinal);
+        tracker.Register(process.Own, Area);
+        process.Kill();
+        Assert.Contains($"{process.Pid}", Assert.Throws<IOException>(() => tracker.Protect(process.Own, Area)).Message, StringComparison.Ordinal);
     }
 
     [SkippableFact]
@@ -268,14 +335,14 @@ public sealed class DirtyTrackerTests
     }
 
     /// <summary>The numbers of the pages that are dirty, the whole area, in as many calls as it takes.</summary>
-    private static List<int> Scan(DirtyTracker tracker, ulong area, bool protect, int room = 64)
+    private static List<int> Scan(DirtyTracker tracker, ulong area, bool protect, int room = 64, ulong length = Area)
     {
         List<int> pages = [];
         PageRegion[] regions = new PageRegion[room];
-        for (ulong from = area; from < area + Area;)
+        for (ulong from = area; from < area + length;)
         {
-            int count = tracker.Scan(from, area + Area, regions, protect, out ulong walkEnd);
-            Assert.InRange(walkEnd, from + Page, area + Area);
+            int count = tracker.Scan(from, area + length, regions, protect, out ulong walkEnd);
+            Assert.InRange(walkEnd, from + Page, area + length);
             foreach (PageRegion region in regions.AsSpan(0, count))
             {
                 Assert.InRange(region.Start, from, region.End - Page);

@@ -46,6 +46,11 @@ internal sealed class TrackedProcess : IDisposable
     public int Userfaultfds => Directory.GetFiles($"/proc/{Pid}/fd")
         .Count(f => new FileInfo(f).LinkTarget?.Contains("userfaultfd", StringComparison.Ordinal) == true);
 
+    /// <summary>How much of files in memory it has mapped in large pages.</summary>
+    public long LargeBytes => File.ReadLines($"/proc/{Pid}/smaps_rollup")
+        .Where(l => l.StartsWith("ShmemPmdMapped:", StringComparison.Ordinal))
+        .Sum(l => long.Parse(l.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) * 1024);
+
     public void Write(ulong address, byte value) => Assert.Equal("ok", Ask($"w {address:x} {value}"));
 
     public int Read(ulong address) => int.Parse(Ask($"r {address:x}"), CultureInfo.InvariantCulture);

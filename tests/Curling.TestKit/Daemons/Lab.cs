@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Curling.Hosting.Instances;
 using Curling.Linux.Processes;
 using Xunit;
 using Xunit.Abstractions;
@@ -17,16 +18,18 @@ public sealed class Lab : IAsyncDisposable
     private bool _checkLeftovers = true;
 
     /// <summary>Creates the directories.</summary>
-    public Lab(ITestOutputHelper output, string qemu)
+    /// <param name="output">The test's log.</param>
+    /// <param name="qemu">The QEMU that the daemons run.</param>
+    /// <param name="memory">The memory filesystem; null for the one that daemons of this host choose.</param>
+    public Lab(ITestOutputHelper output, string qemu, string? memory = null)
     {
         _output = output;
         Qemu = qemu;
         Name = "ct" + Guid.NewGuid().ToString("N")[..8];
         Directory = Path.Combine(Path.GetTempPath(), Name);
         Runtime = Path.Combine(Directory, "run");
-        Memory = Path.Combine("/dev/shm", Name);
+        Memory = MemoryPlace.In(place => System.IO.Directory.CreateDirectory(Path.Combine(memory ?? place, Name))).FullName;
         System.IO.Directory.CreateDirectory(Runtime);
-        System.IO.Directory.CreateDirectory(Memory);
     }
 
     /// <summary>What tells this lab from others in command lines.</summary>
@@ -161,9 +164,10 @@ public sealed class Lab : IAsyncDisposable
         }
 
         System.IO.Directory.Delete(Directory, recursive: true);
-        if (System.IO.Directory.Exists(Memory) && Memory.StartsWith("/dev/shm/ct", StringComparison.Ordinal))
+        if (System.IO.Directory.Exists(Memory) && Path.GetFileName(Memory) == Name)
         {
             System.IO.Directory.Delete(Memory, recursive: true);
+            MemoryPlace.UnmountIfEmpty();
         }
 
         if (_checkLeftovers)
