@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Net.Sockets;
 using Curling.Hosting.Instances;
 using Curling.Linux.Memory;
@@ -136,5 +137,37 @@ public sealed class InstanceDirectoryTests : IDisposable
             Thread.Yield();
             Assert.Equal($"{i}", File.ReadAllText(file));
         });
+    }
+
+    [SkippableFact]
+    public void Memory_place_that_the_administrator_mounted_stays()
+    {
+        Environment.SetEnvironmentVariable("CURLING_SHM", null);
+        string place;
+        using (InstanceDirectory mine = InstanceDirectory.Create("recv"))
+        {
+            place = Path.GetDirectoryName(mine.MemoryPath)!;
+        }
+
+        Skip.If(place == "/dev/shm" || MemoryFilesystem.HasLargePages(place), "SKIPPED: no place of its own here, or others are in it");
+        using (Process mount = Process.Start("mount", ["-t", "tmpfs", "-o", "huge=within_size", "administrator", place]))
+        {
+            mount.WaitForExit();
+            Assert.Equal(0, mount.ExitCode);
+        }
+
+        try
+        {
+            using (InstanceDirectory mine = InstanceDirectory.Create("recv"))
+            {
+                Assert.Equal(place, Path.GetDirectoryName(mine.MemoryPath));
+            }
+
+            Assert.True(MemoryFilesystem.HasLargePages(place));
+        }
+        finally
+        {
+            Assert.True(MemoryFilesystem.Unmount(place));
+        }
     }
 }

@@ -34,19 +34,10 @@ public sealed class ExactnessTests(ITestOutputHelper output)
     [InlineData("10.0", "kvm", "", "Auto", true)]
     public async Task Standby_equals_the_guest_at_the_cut(string qemu, string accelerator, string more, string compress, bool large)
     {
-        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
-        Environment.SetEnvironmentVariable("CURLING_SHM", pages?.Path ?? "/dev/shm");
-        try
-        {
-            Comparison comparison = await RunAsync(
-                qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25, Enum.Parse<CompressChoice>(compress));
-            Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
-            Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
-        }
-        finally
-        {
-            Environment.SetEnvironmentVariable("CURLING_SHM", null);
-        }
+        Comparison comparison = await KeptInAsync(large, () => RunAsync(
+            qemu, accelerator, "ws=8M rate=0", more, TimeSpan.Zero, Rounds, held: 25, Enum.Parse<CompressChoice>(compress)));
+        Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
+        Assert.True(comparison.Compared >= 20, $"only {comparison.Compared} rounds were compared");
     }
 
     /// <remarks>
@@ -113,18 +104,7 @@ public sealed class ExactnessTests(ITestOutputHelper output)
     [InlineData(true)]
     public async Task Memory_that_is_used_for_the_first_time_is_copied(bool large)
     {
-        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
-        Environment.SetEnvironmentVariable("CURLING_SHM", pages?.Path);
-        Comparison comparison;
-        try
-        {
-            comparison = await SpreadingAsync();
-        }
-        finally
-        {
-            Environment.SetEnvironmentVariable("CURLING_SHM", null);
-        }
-
+        Comparison comparison = await KeptInAsync(large, SpreadingAsync);
         Assert.True(comparison.Differences.Count == 0, string.Join("; ", comparison.Differences.Take(5)));
         Assert.True(comparison.Compared >= 15, $"only {comparison.Compared} rounds were compared");
         Assert.True(
@@ -143,6 +123,21 @@ public sealed class ExactnessTests(ITestOutputHelper output)
         finally
         {
             IncrementalCapture.LeaveNew = false;
+        }
+    }
+
+    /// <summary>Runs with all memory in large pages, or in small ones.</summary>
+    private static async Task<Comparison> KeptInAsync(bool large, Func<Task<Comparison>> run)
+    {
+        using LargePages? pages = large ? LargePages.MountOrSkip() : null;
+        Environment.SetEnvironmentVariable("CURLING_SHM", pages?.Path ?? "/dev/shm");
+        try
+        {
+            return await run();
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("CURLING_SHM", null);
         }
     }
 

@@ -47,7 +47,10 @@ public static partial class MemoryPlace
         return create(held is null ? Shared : Own);
     }
 
-    /// <summary>Unmounts Curling's own filesystem when nothing is in it; call it after something was deleted.</summary>
+    /// <summary>
+    /// Unmounts Curling's own filesystem when nothing is in it; call it after something was deleted. One that the host's administrator mounted
+    /// at its place stays.
+    /// </summary>
     public static void UnmountIfEmpty()
     {
         if (Given is not null || !Environment.IsPrivilegedProcess || !File.Exists(LockFile))
@@ -58,7 +61,7 @@ public static partial class MemoryPlace
         try
         {
             using FileStream held = Lock();
-            if (MemoryFilesystem.HasLargePages(Own) && !Directory.EnumerateFileSystemEntries(Own).Any())
+            if (MemoryFilesystem.IsOurs(Own) && !Directory.EnumerateFileSystemEntries(Own).Any())
             {
                 _ = MemoryFilesystem.Unmount(Own);
             }

@@ -12,17 +12,25 @@ namespace Curling.Linux.Memory;
 public static class MemoryFilesystem
 {
     private const string Mounts = "/proc/self/mountinfo";
+    private const string Source = "curling";
     private const string ReportingOrder = "/sys/module/page_reporting/parameters/page_reporting_order";
     private const int LargestOrder = 10; // the kernel's largest free blocks are of 4 KiB << 10
 
     /// <summary>Whether a memory filesystem is mounted at <paramref name="path"/> that makes large pages.</summary>
     /// <exception cref="IOException">The mounts of this process cannot be read.</exception>
-    public static bool HasLargePages(string path) => HasLargePages(File.ReadLines(Mounts), path);
+    public static bool HasLargePages(string path) => LargePagesSource(File.ReadLines(Mounts), path) is not null;
 
-    /// <summary>The same, of the lines of a mountinfo file. Of several mounts at one path the last one is seen.</summary>
-    internal static bool HasLargePages(IEnumerable<string> mounts, string path)
+    /// <summary>Whether it was <see cref="Mount"/> that mounted it, not the host's administrator.</summary>
+    /// <exception cref="IOException">The mounts of this process cannot be read.</exception>
+    public static bool IsOurs(string path) => LargePagesSource(File.ReadLines(Mounts), path) == Source;
+
+    /// <summary>
+    /// The name that a memory filesystem with large pages was mounted under, of the lines of a mountinfo file; null when there is none at
+    /// <paramref name="path"/>. Of several mounts there the last one is seen.
+    /// </summary>
+    internal static string? LargePagesSource(IEnumerable<string> mounts, string path)
     {
-        bool large = false;
+        string? source = null;
         foreach (string line in mounts)
         {
             // number, parent, device, root, mount point, options, any number of tags, "-", type, source, options of the filesystem
@@ -30,11 +38,12 @@ public static class MemoryFilesystem
             int dash = Array.IndexOf(fields, "-", Math.Min(6, fields.Length));
             if (dash >= 0 && dash + 3 < fields.Length && fields[4] == path)
             {
-                large = fields[dash + 1] == "tmpfs" && fields[dash + 3].Split(',').Any(o => o is "huge=within_size" or "huge=always");
+                bool large = fields[dash + 1] == "tmpfs" && fields[dash + 3].Split(',').Any(o => o is "huge=within_size" or "huge=always");
+                source = large ? fields[dash + 2] : null;
             }
         }
 
-        return large;
+        return source;
     }
 
     /// <summary>
@@ -83,7 +92,7 @@ public static class MemoryFilesystem
     public static void Mount(string path, long bytes)
     {
         if (Interop.mount(
-            "tmpfs", path, "tmpfs", Interop.MountNoSuid | Interop.MountNoDevice, $"huge=within_size,mode=0700,size={bytes}") != 0)
+            Source, path, "tmpfs", Interop.MountNoSuid | Interop.MountNoDevice, $"huge=within_size,mode=0700,size={bytes}") != 0)
         {
             throw new MemoryFileException(
                 $"a memory filesystem with large pages cannot be mounted at {path}: "

@@ -17,15 +17,15 @@ public sealed class MemoryFilesystemTests
     [InlineData("36 30", false)]
     [InlineData("", false)]
     public void Large_pages_are_read_from_the_mounts(string line, bool large) =>
-        Assert.Equal(large, MemoryFilesystem.HasLargePages([line], "/x"));
+        Assert.Equal(large, MemoryFilesystem.LargePagesSource([line], "/x") is not null);
 
     [Fact]
     public void Of_two_mounts_at_one_place_the_last_is_seen()
     {
         const string Large = "36 30 0:32 / /x rw - tmpfs tmpfs rw,huge=always";
         const string Small = "37 36 0:33 / /x rw - tmpfs tmpfs rw";
-        Assert.False(MemoryFilesystem.HasLargePages([Large, Small], "/x"));
-        Assert.True(MemoryFilesystem.HasLargePages([Small, Large], "/x"));
+        Assert.Null(MemoryFilesystem.LargePagesSource([Large, Small], "/x"));
+        Assert.Equal("tmpfs", MemoryFilesystem.LargePagesSource([Small, Large], "/x"));
     }
 
     [SkippableFact]
@@ -37,6 +37,7 @@ public sealed class MemoryFilesystemTests
         try
         {
             Assert.True(MemoryFilesystem.HasLargePages(directory.Path));
+            Assert.True(MemoryFilesystem.IsOurs(directory.Path));
             Assert.Equal(8 << 20, new DriveInfo(directory.Path).TotalSize);
             using (SharedMapping.Create(directory.File("ram"), 4096))
             {
